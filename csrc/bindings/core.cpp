@@ -1,0 +1,301 @@
+// fastconv._core: the CPU backend. Each binding checks its arrays, releases the GIL and calls one op.
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "../cpu/gemm_blas.hpp"
+#include "../cpu/isa.hpp"
+#include "../cpu/peak.hpp"
+#include "../cpu/thread_pool.hpp"
+#include "arrays.hpp"
+#include "geometry.hpp"
+
+namespace fastconv::bindings {
+namespace {
+
+ConvOptions conv_options(const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+  ConvOptions options;
+  if (algorithm == "im2col") {
+    options.algorithm = Algorithm::im2col;
+  } else if (algorithm != "auto") {
+    throw py::value_error("algorithm must be \"auto\" or \"im2col\", got \"" + algorithm + "\"");
+  }
+  if (workspace_limit) {
+    if (*workspace_limit < 0)
+      throw py::value_error("workspace_limit must not be negative, got " + std::to_string(*workspace_limit));
+    options.workspace_limit = static_cast<std::size_t>(*workspace_limit);
+  }
+  return options;
+}
+
+template <class T>
+Vector<const T> optional_vector(const std::optional<py::array>& a, const char* name, int64_t size, const char* why,
+                                const char* like) {
+  if (!a) return {};
+  check_type<T>(*a, name, like);
+  check_shape(*a, name, {size}, why);
+  return {static_cast<const T*>(a->data()), a->strides(0) / a->itemsize()};
+}
+
+void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w, const std::optional<py::array>& bias,
+                py::array& y, bool relu, const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(w, "w", "x");
+    check_shape(x, "x", g.x, "the geometry's");
+    check_shape(w, "w", g.w, "the geometry's");
+    const std::optional<py::array> b = bias ? std::optional(addressable<T>(*bias)) : bias;
+    if (bias) check_type<T>(*bias, "bias", "x");
+    const auto bias_vector = optional_vector<T>(b, "bias", g.shape.k, "one per filter of w", "x");
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    const py::array x_view = addressable<T>(x), w_view = addressable<T>(w);
+    const auto xt = readable<T>(x_view, g.channels_last), wt = readable<T>(w_view, false);
+    const auto yt = writable<T>(y, g.channels_last);
+    const py::gil_scoped_release release;
+    cpu::conv_fprop<T>(g.shape, xt, wt, bias_vector, relu, yt, options);
+  });
+}
+
+void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
+                const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(w, "w", "dy");
+    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
+    check_shape(w, "w", g.w, "the geometry's");
+    check_type<T>(dx, "out", "dy");
+    check_shape(dx, "out", g.x, "input_shape");
+    check_writable(dx, "out");
+    const py::array dy_view = addressable<T>(dy), w_view = addressable<T>(w);
+    const auto dyt = readable<T>(dy_view, g.channels_last), wt = readable<T>(w_view, false);
+    const auto dxt = writable<T>(dx, g.channels_last);
+    const py::gil_scoped_release release;
+    cpu::conv_dgrad<T>(g.shape, dyt, wt, dxt, options);
+  });
+}
+
+void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
+                const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(x, "x", "dy");
+    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
+    check_shape(x, "x", g.x, "the geometry's");
+    check_type<T>(dw, "out", "dy");
+    check_shape(dw, "out", g.w, "weight_shape");
+    check_writable(dw, "out");
+    const py::array dy_view = addressable<T>(dy), x_view = addressable<T>(x);
+    const auto dyt = readable<T>(dy_view, g.channels_last), xt = readable<T>(x_view, g.channels_last);
+    const auto dwt = writable<T>(dw, false);
+    const py::gil_scoped_release release;
+    cpu::conv_wgrad<T>(g.shape, dyt, xt, dwt, options);
+  });
+}
+
+void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
+  if (dy.ndim() < 3 || dy.ndim() > 5) {
+    throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(dims_of(dy)));
+  }
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t channels = dy.shape(channels_last ? dy.ndim() - 1 : 1);
+    check_type<T>(db, "out", "dy");
+    check_shape(db, "out", {channels}, "one per channel of dy");
+    check_writable(db, "out");
+    const py::array dy_view = addressable<T>(dy);
+    const auto dyt = readable<T>(dy_view, channels_last);
+    std::array<int64_t, 5> shape{dy.shape(0), channels, 1, 1, 1};
+    const py::ssize_t spatial = dy.ndim() - 2;
+    for (py::ssize_t i = 0; i < spatial; ++i) {
+      shape[static_cast<std::size_t>(5 - spatial + i)] = dy.shape((channels_last ? 1 : 2) + i);
+    }
+    const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
+    const py::gil_scoped_release release;
+    cpu::conv_bgrad<T>(shape, dyt, sums);
+  });
+}
+
+void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, std::optional<py::array> indices) {
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(x, "x", g.x, "the geometry's");
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    Tensor<int64_t> it;
+    if (indices) {
+      check_type<int64_t>(*indices, "indices", "");
+      check_shape(*indices, "indices", g.y, "the output's");
+      check_writable(*indices, "indices");
+      it = writable<int64_t>(*indices, g.channels_last);
+    }
+    const py::array x_view = addressable<T>(x);
+    const auto xt = readable<T>(x_view, g.channels_last);
+    const auto yt = writable<T>(y, g.channels_last);
+    const py::gil_scoped_release release;
+    cpu::max_pool_fprop<T>(g.shape, xt, yt, it);
+  });
+}
+
+void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx, bool channels_last) {
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    const Dims y = dims_of(dy), x = dims_of(dx);
+    const std::size_t rank = y.size(), c = channels_last ? rank - 1 : 1, first = channels_last ? 1 : 2;
+    if (rank < 3 || rank > 5) throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(y));
+    if (x.size() != rank || x[0] != y[0] || x[c] != y[c]) {
+      throw py::value_error("input_shape is " + to_string(x) + " but dy has shape " + to_string(y) +
+                            ": batch and channels must be the same");
+    }
+    check_type<int64_t>(indices, "indices", "");
+    check_shape(indices, "indices", y, "the shape of dy");
+    check_type<T>(dx, "out", "dy");
+    check_writable(dx, "out");
+    PoolShape shape;
+    shape.n = x[0];
+    shape.c = x[c];
+    for (std::size_t i = 0; i < rank - 2; ++i) {
+      shape.axis[5 - rank + i].in = x[first + i];
+      shape.axis[5 - rank + i].out = y[first + i];
+    }
+    const py::array dy_view = addressable<T>(dy), indices_view = addressable<int64_t>(indices);
+    const auto dyt = readable<T>(dy_view, channels_last);
+    const auto it = readable<int64_t>(indices_view, channels_last);
+    const auto dxt = writable<T>(dx, channels_last);
+    const py::gil_scoped_release release;
+    cpu::max_pool_dgrad<T>(shape, dyt, it, dxt);
+  });
+}
+
+void check_rank(const py::array& a, const char* name, py::ssize_t rank) {
+  if (a.ndim() == rank) return;
+  throw py::value_error(std::string(name) + " must have " + std::to_string(rank) + " axes, got shape " +
+                        to_string(dims_of(a)));
+}
+
+void matmul(const py::array& a, const py::array& b, const std::optional<py::array>& bias, py::array& c, bool relu) {
+  visit_float(a, "a", [&](auto zero) {
+    using T = decltype(zero);
+    check_rank(a, "a", 2);
+    check_rank(b, "b", 2);
+    check_type<T>(b, "b", "a");
+    if (a.shape(1) != b.shape(0)) {
+      throw py::value_error("a has shape " + to_string(dims_of(a)) + " and b " + to_string(dims_of(b)) +
+                            ": the columns of a must be as many as the rows of b");
+    }
+    if (bias) check_type<T>(*bias, "bias", "a");
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable<T>(*bias)) : bias;
+    const auto vector = optional_vector<T>(bias_view, "bias", b.shape(1), "one per column of b", "a");
+    check_type<T>(c, "out", "a");
+    check_shape(c, "out", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
+    check_writable(c, "out");
+    const py::array a_view = addressable<T>(a), b_view = addressable<T>(b);
+    const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
+    const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
+                       c.strides(1) / c.itemsize()};
+    const py::gil_scoped_release release;
+    cpu::matmul<T>(am, bm, vector, relu, cm);
+  });
+}
+
+void column_sum(const py::array& a, py::array& sums) {
+  visit_float(a, "a", [&](auto zero) {
+    using T = decltype(zero);
+    check_rank(a, "a", 2);
+    check_type<T>(sums, "out", "a");
+    check_shape(sums, "out", {a.shape(1)}, "one per column of a");
+    check_writable(sums, "out");
+    const py::array a_view = addressable<T>(a);
+    const auto am = readable_matrix<T>(a_view);
+    const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
+    const py::gil_scoped_release release;
+    cpu::column_sum<T>(am, out);
+  });
+}
+
+template <class T>
+void check_contiguous(const py::array& a, const char* name) {
+  check_type<T>(a, name, "");
+  if ((a.flags() & py::array::c_style) == 0 || !element_strides(a)) {
+    throw py::value_error(std::string(name) + " must be C-contiguous and aligned");
+  }
+}
+
+void relu(const py::array& x, py::array& y) {
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_contiguous<T>(x, "x");
+    check_contiguous<T>(y, "out");
+    check_shape(y, "out", dims_of(x), "the shape of x");
+    check_writable(y, "out");
+    const T* from = static_cast<const T*>(x.data());
+    T* to = static_cast<T*>(y.mutable_data());
+    const int64_t size = x.size();
+    const py::gil_scoped_release release;
+    cpu::relu<T>(from, to, size);
+  });
+}
+
+void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_contiguous<T>(dy, "dy");
+    check_contiguous<T>(y, "y");
+    check_contiguous<T>(dx, "out");
+    check_shape(y, "y", dims_of(dy), "the shape of dy");
+    check_shape(dx, "out", dims_of(dy), "the shape of dy");
+    check_writable(dx, "out");
+    const T *gradient = static_cast<const T*>(dy.data()), *value = static_cast<const T*>(y.data());
+    T* to = static_cast<T*>(dx.mutable_data());
+    const int64_t size = dy.size();
+    const py::gil_scoped_release release;
+    cpu::relu_grad<T>(gradient, value, to, size);
+  });
+}
+
+py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float64, const std::string& algorithm,
+                    std::optional<int64_t> workspace_limit) {
+  const Pass p = pass == "forward" ? Pass::forward : pass == "input" ? Pass::input : Pass::weight;
+  const ConvPlan plan = cpu::plan_conv(p, g.shape, conv_options(algorithm, workspace_limit), float64 ? 8 : 4);
+  return py::make_tuple(plan.algorithm == Algorithm::im2col ? "im2col" : "auto", plan.reason, plan.workspace);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
+  cpu::kernels();  // a bad FASTCONV_ISA is an error at import
+  register_geometry(m);
+
+  m.def("conv_fprop", conv_fprop);
+  m.def("conv_dgrad", conv_dgrad);
+  m.def("conv_wgrad", conv_wgrad);
+  m.def("conv_bgrad", conv_bgrad);
+  m.def("max_pool_fprop", max_pool_fprop);
+  m.def("max_pool_dgrad", max_pool_dgrad);
+  m.def("matmul", matmul);
+  m.def("column_sum", column_sum);
+  m.def("relu", relu);
+  m.def("relu_grad", relu_grad);
+  m.def("plan_conv", plan_conv);
+
+  m.def("num_threads", cpu::num_threads);
+  m.def("set_num_threads", cpu::set_num_threads);
+  m.def("exchange_thread_limit", cpu::exchange_thread_limit);
+  m.attr("__version__") = FASTCONV_VERSION;
+  m.attr("MAX_THREADS") = cpu::kMaxThreads;
+  m.def("isa", [] { return cpu::kernels().isa; });
+  m.def("available_isas", cpu::available_isas);
+  m.def("blas_version", cpu::blas_version);
+  m.def("measure_peak", [](const std::string& dtype, int threads) {
+    const py::gil_scoped_release release;
+    return cpu::measure_peak(dtype == "float64", threads);
+  });
+}
+
+}  // namespace fastconv::bindings

@@ -1,0 +1,207 @@
+#include "geometry.hpp"
+
+#include <pybind11/stl.h>
+
+#include <limits>
+
+namespace fastconv::bindings {
+namespace {
+
+// Filter extents, strides, dilations and paddings stay below this, so that the arithmetic of conv_shape.hpp cannot
+// overflow.
+constexpr int64_t kMaxExtent = std::numeric_limits<int32_t>::max();
+
+constexpr const char* kAxisName[] = {"depth", "height", "width"};
+
+// The layout's axes, checked against the rank of x.
+struct Layout {
+  std::size_t spatial;
+  bool channels_last;
+
+  Layout(const std::string& layout, const Dims& x, std::size_t spatial_) : spatial(spatial_) {
+    const std::string axes = std::string("DHW").substr(3 - spatial);
+    const std::string first = "NC" + axes, last = "N" + axes + "C";
+    if (layout != first && layout != last) {
+      throw py::value_error("layout must be \"" + first + "\" or \"" + last + "\", got \"" + layout + "\"");
+    }
+    channels_last = layout == last;
+    if (x.size() != spatial + 2) {
+      throw py::value_error("x must have " + std::to_string(spatial + 2) + " axes (" + layout + "), got shape " +
+                            to_string(x) + (x.size() == spatial + 1 ? ": add a batch axis with x[None]" : ""));
+    }
+  }
+  int64_t channels(const Dims& x) const { return channels_last ? x.back() : x[1]; }
+  int64_t extent(const Dims& x, std::size_t axis) const { return x[axis + (channels_last ? 1 : 2)]; }
+  Dims output(int64_t n, int64_t channels, const std::array<Axis, 3>& axis) const {
+    Dims y{n};
+    for (std::size_t i = 3 - spatial; i < 3; ++i) y.push_back(axis[i].out);
+    y.insert(channels_last ? y.end() : y.begin() + 1, channels);
+    return y;
+  }
+};
+
+void check_entries(const Dims& values, const char* name, std::size_t spatial, int64_t least) {
+  if (values.size() != spatial) {
+    throw py::value_error(std::string(name) + " must be an int or " + std::to_string(spatial) + " of them, got " +
+                          to_string(values));
+  }
+  for (const int64_t value : values) {
+    if (value < least || value > kMaxExtent) {
+      throw py::value_error(std::string(name) + " must be at least " + std::to_string(least) +
+                            " and below 2**31, got " + std::to_string(value));
+    }
+  }
+}
+
+void apply_padding(const Padding& padding, std::size_t spatial, std::array<Axis, 3>& axis) {
+  Axis* const axes = axis.data() + (3 - spatial);
+  if (const auto* word = std::get_if<std::string>(&padding)) {
+    if (*word != "valid" && *word != "same" && *word != "same_lower") {
+      throw py::value_error(
+          "padding must be an int, one per axis, (before, after) per axis, \"valid\", \"same\" or "
+          "\"same_lower\", got \"" +
+          *word + "\"");
+    }
+    for (std::size_t i = 0; i < spatial && *word != "valid"; ++i) pad_same(axes[i], *word == "same_lower");
+    return;
+  }
+  const auto& pairs = std::get<1>(padding);
+  if (pairs.size() != spatial) {
+    throw py::value_error("padding must have one entry per spatial axis (" + std::to_string(spatial) + "), got " +
+                          std::to_string(pairs.size()));
+  }
+  for (std::size_t i = 0; i < spatial; ++i) {
+    const auto [before, after] = pairs[i];
+    if (before < 0 || after < 0 || before > kMaxExtent || after > kMaxExtent) {
+      throw py::value_error("padding must not be negative nor reach 2**31, got (" + std::to_string(before) + ", " +
+                            std::to_string(after) + "); to crop, slice x");
+    }
+    axes[i].pad_begin = before;
+    axes[i].pad_end = after;
+  }
+}
+
+// Output extents of all axes; one that is not positive is an error that quotes the shapes.
+void apply_output(std::array<Axis, 3>& axis, Rounding rounding, const std::string& shapes) {
+  for (std::size_t i = 0; i < 3; ++i) {
+    Axis& a = axis[i];
+    a.out = output_extent(a, rounding);
+    if (a.in > 0 && a.out > 0) continue;
+    throw py::value_error(std::string("the output would have no ") + kAxisName[i] + ": a window of " +
+                          std::to_string(a.window()) + " (filter " + std::to_string(a.filter) + ", dilation " +
+                          std::to_string(a.dilation) + ") does not fit into " + std::to_string(a.in) + " + padding " +
+                          std::to_string(a.pad_begin) + " + " + std::to_string(a.pad_end) + "; " + shapes);
+  }
+}
+
+void check_extents(const Dims& shape, const char* name, int bits) {
+  for (const int64_t extent : shape) {
+    if (extent >= 0 && extent >> bits == 0) continue;
+    throw py::value_error(std::string(name) + " has shape " + to_string(shape) + ": each extent must be in [0, 2**" +
+                          std::to_string(bits) + ")");
+  }
+}
+
+}  // namespace
+
+ConvGeometry::ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const Padding& padding, const Dims& dilation,
+                           int64_t groups, const std::string& layout_name)
+    : x(std::move(x_shape)), w(std::move(w_shape)) {
+  const std::size_t spatial = layout_name.size() - std::min<std::size_t>(2, layout_name.size());
+  if (spatial < 1 || spatial > 3) throw py::value_error("layout \"" + layout_name + "\" is unknown");
+  const Layout layout(layout_name, x, spatial);
+  channels_last = layout.channels_last;
+  const std::string shapes = "x has shape " + to_string(x) + " (" + layout_name + "), w has shape " + to_string(w);
+  const std::string filter_axes = std::string("DHW").substr(3 - spatial);
+  if (w.size() != spatial + 2) {
+    throw py::value_error("w must have " + std::to_string(spatial + 2) + " axes (K, C/groups, " +
+                          (spatial == 1   ? "S"
+                           : spatial == 2 ? "R, S"
+                                          : "T, R, S") +
+                          "); " + shapes);
+  }
+  check_extents(x, "x", 48);
+  check_extents(w, "w", 31);
+  check_entries(stride, "stride", spatial, 1);
+  check_entries(dilation, "dilation", spatial, 1);
+  if (groups < 1) throw py::value_error("groups must be at least 1, got " + std::to_string(groups));
+
+  shape.n = x[0];
+  shape.c = layout.channels(x);
+  shape.k = w[0];
+  shape.groups = groups;
+  if (shape.c % groups != 0 || shape.k % groups != 0) {
+    throw py::value_error("groups = " + std::to_string(groups) + " must divide the " + std::to_string(shape.c) +
+                          " channels of x and the " + std::to_string(shape.k) + " filters of w; " + shapes);
+  }
+  if (w[1] != shape.group_c()) {
+    throw py::value_error(
+        "x has " + std::to_string(shape.c) + " channels but w takes " + std::to_string(w[1] * groups) +
+        (groups > 1 ? " (" + std::to_string(w[1]) + " in each of " + std::to_string(groups) + " groups)" : "") + "; " +
+        shapes);
+  }
+  for (std::size_t i = 0; i < spatial; ++i) {
+    Axis& a = shape.axis[3 - spatial + i];
+    a.in = layout.extent(x, i);
+    a.filter = w[2 + i];
+    a.stride = stride[i];
+    a.dilation = dilation[i];
+    if (a.filter < 1) throw py::value_error("w must have at least one cell along each spatial axis; " + shapes);
+  }
+  if (static_cast<double>(shape.group_c()) * static_cast<double>(shape.taps()) > static_cast<double>(kMaxExtent)) {
+    throw py::value_error("w has 2**31 or more cells a filter; " + shapes);
+  }
+  apply_padding(padding, spatial, shape.axis);
+  apply_output(shape.axis, Rounding::floor, shapes);
+  y = layout.output(shape.n, shape.k, shape.axis);
+}
+
+PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& stride, const Padding& padding,
+                           const Dims& dilation, bool ceil_mode, const std::string& layout_name)
+    : x(std::move(x_shape)) {
+  const std::size_t spatial = kernel_size.size();
+  const Layout layout(layout_name, x, spatial);
+  channels_last = layout.channels_last;
+  const std::string shapes =
+      "x has shape " + to_string(x) + " (" + layout_name + "), kernel_size is " + to_string(kernel_size);
+  check_extents(x, "x", 48);
+  check_entries(kernel_size, "kernel_size", spatial, 1);
+  check_entries(stride, "stride", spatial, 1);
+  check_entries(dilation, "dilation", spatial, 1);
+  shape.n = x[0];
+  shape.c = layout.channels(x);
+  for (std::size_t i = 0; i < spatial; ++i) {
+    Axis& a = shape.axis[3 - spatial + i];
+    a.in = layout.extent(x, i);
+    a.filter = kernel_size[i];
+    a.stride = stride[i];
+    a.dilation = dilation[i];
+  }
+  apply_padding(padding, spatial, shape.axis);
+  for (std::size_t i = 3 - spatial; i < 3; ++i) {
+    const Axis& a = shape.axis[i];
+    if (std::max(a.pad_begin, a.pad_end) * 2 <= a.window()) continue;
+    throw py::value_error("padding of a pool must be at most half its window, got " +
+                          std::to_string(std::max(a.pad_begin, a.pad_end)) + " for a " + kAxisName[i] + " of " +
+                          std::to_string(a.window()) + "; " + shapes);
+  }
+  apply_output(shape.axis, ceil_mode ? Rounding::ceil : Rounding::floor, shapes);
+  y = layout.output(shape.n, shape.c, shape.axis);
+}
+
+void register_geometry(py::module_& m) {
+  const auto tuple = [](const Dims& dims) { return py::tuple(py::cast(dims)); };
+  py::class_<ConvGeometry>(m, "ConvGeometry")
+      .def(py::init<Dims, Dims, const Dims&, const Padding&, const Dims&, int64_t, const std::string&>(),
+           py::arg("x_shape"), py::arg("w_shape"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           py::arg("groups"), py::arg("layout"))
+      .def_property_readonly("output_shape", [=](const ConvGeometry& g) { return tuple(g.y); })
+      .def_property_readonly("flops", [](const ConvGeometry& g) { return g.shape.flops(); });
+  py::class_<PoolGeometry>(m, "PoolGeometry")
+      .def(py::init<Dims, const Dims&, const Dims&, const Padding&, const Dims&, bool, const std::string&>(),
+           py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           py::arg("ceil_mode"), py::arg("layout"))
+      .def_property_readonly("output_shape", [=](const PoolGeometry& g) { return tuple(g.y); });
+}
+
+}  // namespace fastconv::bindings

@@ -1,0 +1,37 @@
+// The factory of geometry: from a user's shapes and keywords to a ConvShape or PoolShape, or an error that quotes them.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "arrays.hpp"
+
+namespace fastconv::bindings {
+
+// "valid", "same", "same_lower", or (before, after) for each spatial axis.
+using Padding = std::variant<std::string, std::vector<std::pair<int64_t, int64_t>>>;
+
+// Shapes are the user's, in the order of `layout`.
+struct ConvGeometry {
+  ConvShape shape;
+  bool channels_last;
+  Dims x, w, y;
+
+  ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const Padding& padding, const Dims& dilation,
+               int64_t groups, const std::string& layout);
+};
+
+struct PoolGeometry {
+  PoolShape shape;
+  bool channels_last;
+  Dims x, y;
+
+  PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& stride, const Padding& padding, const Dims& dilation,
+               bool ceil_mode, const std::string& layout);
+};
+
+void register_geometry(py::module_& m);
+
+}  // namespace fastconv::bindings

@@ -1,0 +1,96 @@
+// The geometry of a convolution or pooling call: the only stride, padding and dilation arithmetic, host and device.
+//
+// Everything has three spatial axes (D, H, W); a 2-D call has a depth of one, a 1-D call a height of one too.
+// Letters: x[N,C,D,H,W], w[K,C/groups,T,R,S], y[N,K,Z,P,Q].
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define FASTCONV_HD __host__ __device__
+#else
+#define FASTCONV_HD
+#endif
+
+namespace fastconv {
+
+struct Range {
+  int64_t begin = 0, end = 0;
+  FASTCONV_HD constexpr int64_t size() const { return end - begin; }
+};
+
+FASTCONV_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0, b > 0
+
+// One spatial axis: output o and filter tap f meet at the input coordinate o*stride + f*dilation - pad_begin.
+struct Axis {
+  int64_t in = 1, filter = 1, stride = 1, pad_begin = 0, pad_end = 0, dilation = 1, out = 1;
+
+  // The cells that a dilated window spans.
+  FASTCONV_HD constexpr int64_t window() const { return (filter - 1) * dilation + 1; }
+
+  // The input coordinate of tap f at output o; outside [0, in) it lies in the padding.
+  FASTCONV_HD constexpr int64_t input(int64_t o, int64_t f) const { return o * stride + f * dilation - pad_begin; }
+  FASTCONV_HD constexpr bool inside(int64_t i) const { return i >= 0 && i < in; }
+
+  // The outputs at which tap f reads a real input cell.
+  FASTCONV_HD constexpr Range outputs(int64_t f) const {
+    const int64_t shift = pad_begin - f * dilation;  // o*stride >= shift and o*stride < in + shift
+    const int64_t begin = shift > 0 ? ceil_div(shift, stride) : 0;
+    const int64_t limit = in + shift > 0 ? ceil_div(in + shift, stride) : 0;
+    const int64_t end = limit < out ? limit : out;
+    return {begin, end > begin ? end : begin};
+  }
+
+  // A window at every input cell: no stride, no padding, one tap.
+  FASTCONV_HD constexpr bool pointwise() const { return filter == 1 && stride == 1 && pad_begin == 0 && pad_end == 0; }
+};
+
+// Output extents. `floor` drops a last window that does not fit; `ceil` keeps it if it starts inside the input or its
+// leading padding (PyTorch's ceil_mode).
+enum class Rounding { floor, ceil };
+
+constexpr int64_t output_extent(const Axis& a, Rounding rounding = Rounding::floor) {
+  const int64_t room = a.in + a.pad_begin + a.pad_end - a.window();
+  if (room < 0) return 0;
+  if (rounding == Rounding::floor) return room / a.stride + 1;
+  const int64_t out = ceil_div(room, a.stride) + 1;
+  return (out - 1) * a.stride >= a.in + a.pad_begin ? out - 1 : out;
+}
+
+// Padding that makes out = ceil(in / stride); an odd cell goes after the input, or before it with `extra_before`.
+constexpr void pad_same(Axis& a, bool extra_before) {
+  const int64_t needed = (ceil_div(a.in, a.stride) - 1) * a.stride + a.window() - a.in;
+  const int64_t total = needed > 0 ? needed : 0;
+  a.pad_begin = extra_before ? total - total / 2 : total / 2;
+  a.pad_end = total - a.pad_begin;
+}
+
+struct ConvShape {
+  int64_t n = 1, c = 1, k = 1, groups = 1;
+  std::array<Axis, 3> axis;
+
+  FASTCONV_HD constexpr int64_t group_c() const { return c / groups; }
+  FASTCONV_HD constexpr int64_t group_k() const { return k / groups; }
+  FASTCONV_HD constexpr int64_t taps() const { return axis[0].filter * axis[1].filter * axis[2].filter; }
+  FASTCONV_HD constexpr int64_t pixels() const { return axis[0].out * axis[1].out * axis[2].out; }
+  FASTCONV_HD constexpr int64_t cells() const { return axis[0].in * axis[1].in * axis[2].in; }
+  FASTCONV_HD constexpr bool pointwise() const {
+    return axis[0].pointwise() && axis[1].pointwise() && axis[2].pointwise();
+  }
+  // Floating-point operations of the definition, the same for all three passes.
+  constexpr double flops() const {
+    return 2.0 * static_cast<double>(n) * static_cast<double>(pixels()) * static_cast<double>(k) *
+           static_cast<double>(group_c()) * static_cast<double>(taps());
+  }
+};
+
+struct PoolShape {
+  int64_t n = 1, c = 1;
+  std::array<Axis, 3> axis;
+
+  FASTCONV_HD constexpr int64_t pixels() const { return axis[0].out * axis[1].out * axis[2].out; }
+  FASTCONV_HD constexpr int64_t cells() const { return axis[0].in * axis[1].in * axis[2].in; }
+};
+
+}  // namespace fastconv

@@ -1,0 +1,129 @@
+// How im2col walks a tensor: blocks of pixels, runs of a row, the cells of a filter tap.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+
+#include "../ops.hpp"
+
+namespace fastconv::cpu {
+
+using Extents = std::array<int64_t, 3>;  // D, H, W or Z, P, Q or T, R, S
+
+inline Extents in_extents(const ConvShape& s) { return {s.axis[0].in, s.axis[1].in, s.axis[2].in}; }
+inline Extents out_extents(const ConvShape& s) { return {s.axis[0].out, s.axis[1].out, s.axis[2].out}; }
+inline Extents filter_extents(const ConvShape& s) { return {s.axis[0].filter, s.axis[1].filter, s.axis[2].filter}; }
+constexpr int64_t volume(const Extents& e) { return e[0] * e[1] * e[2]; }
+
+// An extent cut into equal blocks, the last one perhaps shorter; at least one block, which may be empty.
+struct Blocks {
+  int64_t extent, size, count;
+
+  Blocks(int64_t extent_, int64_t wanted_size) : extent(extent_) {
+    const int64_t wanted_count = std::max<int64_t>(1, ceil_div(extent, std::max<int64_t>(1, wanted_size)));
+    size = std::max<int64_t>(1, ceil_div(extent, wanted_count));
+    count = std::max<int64_t>(1, ceil_div(extent, size));
+  }
+  Range operator[](int64_t i) const { return {i * size, std::min(extent, (i + 1) * size)}; }
+};
+
+// The stride of several axes {extent, stride}, inner first, walked as one; none if they do not lie that way.
+inline std::optional<int64_t> joined_stride(std::initializer_list<std::array<int64_t, 2>> axes) {
+  std::optional<int64_t> unit;
+  int64_t span = 1;
+  for (const auto& [extent, stride] : axes) {
+    if (extent == 1) continue;
+    if (!unit) unit = stride;
+    if (stride != *unit * span) return std::nullopt;
+    span *= extent;
+  }
+  return unit.value_or(1);
+}
+
+template <class T>
+std::optional<int64_t> spatial_stride(const Tensor<T>& t, const Extents& e) {
+  return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}});
+}
+
+// Cuts a block of flat positions of a volume into runs along its last axis: visit(offset in the block, z, p, run of q).
+template <class Visit>
+void for_each_run(const Extents& extents, Range block, Visit visit) {
+  for (int64_t i = block.begin; i < block.end;) {
+    const int64_t row = i / extents[2], q = i % extents[2];
+    const Range run{q, std::min(extents[2], q + block.end - i)};
+    visit(i - block.begin, row / extents[1], row % extents[1], run);
+    i += run.size();
+  }
+}
+
+// visit(cell, i) for the i-th position of a block of one channel's plane.
+template <class T, class Visit>
+void for_each_cell(const Tensor<T>& t, int64_t n, int64_t c, const Extents& extents, Range block, Visit visit) {
+  T* plane = t.at(n, c);
+  for_each_run(extents, block, [&](int64_t offset, int64_t z, int64_t p, Range q) {
+    T* cell = plane + z * t.stride[2] + p * t.stride[3] + q.begin * t.stride[4];
+    for (int64_t i = 0; i < q.size(); ++i) visit(cell[i * t.stride[4]], offset + i);
+  });
+}
+
+// Walks the output positions of a block as one filter tap sees channel c of image n, run by run:
+// visit(offset in the block, length, the part of the run that reads real cells, the first such cell).
+template <class T, class Visit>
+void for_each_tap_run(const ConvShape& s, const Tensor<T>& t, int64_t n, int64_t c, int64_t tap, Range block,
+                      Visit visit) {
+  const auto& [depth, height, width] = s.axis;
+  const int64_t fs = tap % width.filter, fr = tap / width.filter % height.filter,
+                ft = tap / width.filter / height.filter;
+  const Range real = width.outputs(fs);
+  T* plane = t.at(n, c);
+  for_each_run(out_extents(s), block, [&](int64_t offset, int64_t z, int64_t p, Range q) {
+    const int64_t d = depth.input(z, ft), h = height.input(p, fr);
+    const int64_t begin = std::clamp(real.begin, q.begin, q.end), end = std::clamp(real.end, q.begin, q.end);
+    if (!depth.inside(d) || !height.inside(h) || begin == end) return visit(offset, q.size(), Range{0, 0}, plane);
+    T* cell = plane + d * t.stride[2] + h * t.stride[3] + width.input(begin, fs) * t.stride[4];
+    visit(offset, q.size(), Range{begin - q.begin, end - q.begin}, cell);
+  });
+}
+
+// patches[channels * taps, block], contiguous.
+template <class T>
+void gather(const ConvShape& s, const Tensor<const T>& x, int64_t n, Range channels, Range block, T* patches) {
+  const int64_t step = s.axis[2].stride * x.stride[4];
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    for (int64_t tap = 0; tap < s.taps(); ++tap, patches += block.size()) {
+      for_each_tap_run(s, x, n, c, tap, block, [&](int64_t offset, int64_t length, Range real, const T* cell) {
+        T* out = patches + offset;
+        std::fill(out, out + real.begin, T(0));
+        if (step == 1) {
+          std::copy_n(cell, real.size(), out + real.begin);
+        } else {
+          for (int64_t i = 0; i < real.size(); ++i) out[real.begin + i] = cell[i * step];
+        }
+        std::fill(out + real.end, out + length, T(0));
+      });
+    }
+  }
+}
+
+// The adjoint of gather: adds patches into dx.
+template <class T>
+void scatter_add(const ConvShape& s, const Tensor<T>& dx, int64_t n, Range channels, Range block, const T* patches) {
+  const int64_t step = s.axis[2].stride * dx.stride[4];
+  for (int64_t c = channels.begin; c < channels.end; ++c) {
+    for (int64_t tap = 0; tap < s.taps(); ++tap, patches += block.size()) {
+      for_each_tap_run(s, dx, n, c, tap, block, [&](int64_t offset, int64_t, Range real, T* cell) {
+        const T* in = patches + offset + real.begin;
+        if (step == 1) {
+          for (int64_t i = 0; i < real.size(); ++i) cell[i] += in[i];
+        } else {
+          for (int64_t i = 0; i < real.size(); ++i) cell[i * step] += in[i];
+        }
+      });
+    }
+  }
+}
+
+}  // namespace fastconv::cpu

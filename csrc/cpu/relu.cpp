@@ -1,0 +1,38 @@
+// ReLU and its gradient. NaN passes through the first and stops the second, as y > 0 says.
+#include "../ops.hpp"
+#include "patches.hpp"
+#include "thread_pool.hpp"
+
+namespace fastconv::cpu {
+namespace {
+
+constexpr int64_t kBlock = 1 << 14;  // elements of a task: half an L1 or so
+
+template <class Body>
+void for_blocks(int64_t size, Body body) {
+  const Blocks blocks(size, kBlock);
+  parallel_for(blocks.count, num_threads(), [&](int64_t task, int) { body(blocks[task]); });
+}
+
+}  // namespace
+
+template <class T>
+void relu(const T* x, T* y, int64_t size) {
+  for_blocks(size, [=](Range block) {
+    for (int64_t i = block.begin; i < block.end; ++i) y[i] = x[i] < 0 ? T(0) : x[i];
+  });
+}
+
+template <class T>
+void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
+  for_blocks(size, [=](Range block) {
+    for (int64_t i = block.begin; i < block.end; ++i) dx[i] = y[i] > 0 ? dy[i] : T(0);
+  });
+}
+
+template void relu(const float*, float*, int64_t);
+template void relu(const double*, double*, int64_t);
+template void relu_grad(const float*, const float*, float*, int64_t);
+template void relu_grad(const double*, const double*, double*, int64_t);
+
+}  // namespace fastconv::cpu

@@ -1,0 +1,65 @@
+// Scratch memory of one call, kept by the calling thread for its next call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace fastconv::cpu {
+
+inline constexpr std::size_t kCacheLine = 64;
+
+// Bytes of a contiguous array, rounded up to whole cache lines; std::bad_alloc if no memory could hold it.
+inline std::size_t array_bytes(int64_t rows, int64_t cols, std::size_t itemsize) {
+  std::size_t bytes = 0;
+  if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, itemsize, &bytes) ||
+      bytes > PTRDIFF_MAX / 2) {
+    throw std::bad_alloc();
+  }
+  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
+
+// At least `bytes` of uninitialised memory on a cache line; one such object per thread at a time. Fresh pages cost more
+// than many a kernel, so the block stays with the thread, unless it is larger than kKept.
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes) {
+    Block& kept = kept_block();
+    if (bytes > kept.size) {
+      kept = {};  // free the old one first
+      kept = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
+    }
+    memory_ = kept.memory.get();
+  }
+  ~Workspace() {
+    if (kept_block().size > kKept) kept_block() = {};
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
+  template <class T>
+  T* at(std::size_t byte_offset) const {
+    return reinterpret_cast<T*>(memory_ + byte_offset);
+  }
+
+ private:
+  static constexpr std::size_t kKept = std::size_t{64} << 20;
+
+  struct Free {
+    void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{kCacheLine}); }
+  };
+  using Memory = std::unique_ptr<std::byte, Free>;
+  struct Block {
+    Memory memory;
+    std::size_t size = 0;
+  };
+  static Block& kept_block() {
+    thread_local Block block;
+    return block;
+  }
+
+  std::byte* memory_;
+};
+
+}  // namespace fastconv::cpu

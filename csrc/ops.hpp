@@ -1,0 +1,101 @@
+// The op contract: every kernel that Python can reach, with its operands. Backends implement these names.
+//
+// Callers (the bindings) have checked shapes, dtypes and overlap. Any element strides are allowed everywhere, zero and
+// negative ones included for inputs. Results do not depend on the thread count. Nothing is written before an exception.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+
+#include "conv_shape.hpp"
+
+namespace fastconv {
+
+// A tensor [N,C,D,H,W] (filters: [K,C,T,R,S]) as a pointer and element strides in that order, whatever the memory
+// layout.
+template <class T>
+struct Tensor {
+  T* data = nullptr;
+  std::array<int64_t, 5> stride{};
+
+  T* at(int64_t n, int64_t c) const { return data + n * stride[0] + c * stride[1]; }
+};
+
+template <class T>
+struct Vector {
+  T* data = nullptr;  // null: absent
+  int64_t stride = 1;
+
+  T& operator[](int64_t i) const { return data[i * stride]; }
+};
+
+template <class T>
+struct Matrix {
+  T* data = nullptr;
+  int64_t rows = 0, cols = 0, row_stride = 0, col_stride = 1;
+
+  Matrix transposed() const { return {data, cols, rows, col_stride, row_stride}; }
+  Matrix block(int64_t row, int64_t col, int64_t height, int64_t width) const {
+    return {data + row * row_stride + col * col_stride, height, width, row_stride, col_stride};
+  }
+};
+
+enum class Pass { forward, input, weight };
+enum class Algorithm { automatic, im2col };
+
+struct ConvOptions {
+  Algorithm algorithm = Algorithm::automatic;
+  std::size_t workspace_limit = std::numeric_limits<std::size_t>::max();  // bytes
+};
+
+// What a call would do, and why.
+struct ConvPlan {
+  Algorithm algorithm;
+  std::string reason;
+  std::size_t workspace;  // bytes that one thread needs
+};
+
+namespace cpu {
+
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, const ConvOptions& options, std::size_t itemsize);
+
+// y = conv(x, w) + bias, then max(y, 0) if relu.
+template <class T>
+void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
+                Tensor<T> y, const ConvOptions& options);
+// dx: the gradient of sum(y * dy) by x.
+template <class T>
+void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
+                const ConvOptions& options);
+// dw: the gradient of sum(y * dy) by w.
+template <class T>
+void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
+                const ConvOptions& options);
+// db[K]: dy[N,K,Z,P,Q] summed over all axes but K.
+template <class T>
+void conv_bgrad(const std::array<int64_t, 5>& dy_shape, Tensor<const T> dy, Vector<T> db);
+
+// indices (may be absent): the flat cell of each maximum in its input plane, -1 where a window holds no cell.
+template <class T>
+void max_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices);
+// dx = 0, then dx[indices] += dy; throws std::invalid_argument, dx untouched, where an index is outside [-1, cells).
+template <class T>
+void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx);
+
+// c[m,n] = a[m,k] b[k,n] + bias[n], then max(c, 0) if relu.
+template <class T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c);
+// sums[n] = a[m,n] summed over m.
+template <class T>
+void column_sum(Matrix<const T> a, Vector<T> sums);
+// Contiguous arrays of `size` elements; y may be x, dx may be dy.
+template <class T>
+void relu(const T* x, T* y, int64_t size);
+template <class T>
+void relu_grad(const T* dy, const T* y, T* dx, int64_t size);
+
+}  // namespace cpu
+}  // namespace fastconv

@@ -1,0 +1,45 @@
+"""Fast convolution and pooling, forward and backward, on NumPy arrays.
+
+>>> import fastconv, numpy as np
+>>> x = np.ones((1, 3, 32, 32), np.float32)
+>>> w = np.ones((8, 3, 5, 5), np.float32)
+>>> fastconv.conv2d(x, w, padding="same").shape
+(1, 8, 32, 32)
+
+Layers, optimizers, data sets and models are in fastconv.nn, .optim, .data and .models.
+"""
+
+from fastconv import _core, _threads
+from fastconv._config import show_config
+from fastconv._threads import get_num_threads, num_threads, set_num_threads
+from fastconv.ops import (
+    Plan,
+    conv2d,
+    conv2d_grad,
+    conv2d_grad_bias,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+    explain,
+    max_pool2d,
+    max_pool2d_grad,
+)
+
+__all__ = [
+    "Plan",
+    "__version__",
+    "conv2d",
+    "conv2d_grad",
+    "conv2d_grad_bias",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "explain",
+    "get_num_threads",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+]
+
+__version__ = _core.__version__
+_core.set_num_threads(_threads.default_num_threads())

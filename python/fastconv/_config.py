@@ -1,0 +1,22 @@
+"""What this build of fastconv is and runs on."""
+
+from __future__ import annotations
+
+from fastconv import _core
+
+
+def config() -> dict[str, str]:
+    """Version, instruction set, BLAS, threads and GPU support, each in words."""
+    return {
+        "fastconv": _core.__version__,
+        "ISA in use": f"{_core.isa()} (this CPU and build offer: {', '.join(_core.available_isas())})",
+        "BLAS": _core.blas_version(),
+        "threads": str(_core.num_threads()),
+        "CUDA": "no module in this build",
+    }
+
+
+def show_config() -> None:
+    """Print version, instruction set in use and available, BLAS, threads and GPU support."""
+    for name, value in config().items():
+        print(f"{name + ':':<12} {value}")

@@ -1,0 +1,165 @@
+"""From the keywords of a call to its geometry, which C++ checks and computes; repeated calls find it cached."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from fastconv import _core
+
+PaddingArgument: TypeAlias = "int | str | Iterable[int] | Iterable[tuple[int, int]]"
+AxisArgument: TypeAlias = "int | Iterable[int]"
+Ints: TypeAlias = tuple[int, ...]
+
+_CACHED = 1024  # geometries; a network has tens
+
+
+def _int(value: Any, name: str) -> int:
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int or ints, got {value!r} ({type(value).__name__})")
+    return operator.index(value)
+
+
+def _sequence(value: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be an int or ints, got {value!r} ({type(value).__name__})")
+    return tuple(value)
+
+
+def per_axis(value: AxisArgument, name: str, axes: int) -> Ints:
+    """One int per spatial axis from an int or as many ints."""
+    if type(value) is int:
+        return (value,) * axes
+    if hasattr(value, "__index__") or not hasattr(value, "__iter__"):
+        return (_int(value, name),) * axes
+    return tuple(_int(v, name) for v in _sequence(value, name))
+
+
+def shape_of(value: Any, name: str) -> Ints:
+    """A shape given as a tuple or list of ints."""
+    return tuple(_int(v, name) for v in _sequence(value, name))
+
+
+def paddings(value: PaddingArgument, axes: int) -> str | tuple[tuple[int, int], ...]:
+    """A padding word, or one (before, after) pair per axis."""
+    if type(value) is int:
+        return ((value, value),) * axes
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "__index__") or not hasattr(value, "__iter__"):
+        p = _int(value, "padding")
+        return ((p, p),) * axes
+    entries = tuple(value)
+    nested = [hasattr(e, "__iter__") and not isinstance(e, str) for e in entries]
+    if entries and all(nested):
+        pairs = tuple(shape_of(e, "padding") for e in entries)
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"padding must give a (before, after) pair per axis, got {value!r}")
+        return tuple((before, after) for before, after in pairs)
+    if any(nested):
+        raise ValueError(f"padding must be all ints or all (before, after) pairs, got {value!r}")
+    if len(entries) != axes:
+        raise ValueError(f"padding has {len(entries)} entries for {axes} axes: {_hint(entries, axes)}")
+    return tuple((p, p) for p in (_int(e, "padding") for e in entries))
+
+
+def _hint(entries: tuple[Any, ...], axes: int) -> str:
+    """The right form for a padding that came as a flat list."""
+    if axes == 1 and len(entries) == 2:
+        return f"for (left, right) write padding=(({entries[0]}, {entries[1]}),)"
+    if axes == 2 and len(entries) == 4:
+        return (
+            "for (top, bottom) and (left, right) write padding=((top, bottom), (left, right)); "
+            "ONNX orders a flat list top, left, bottom, right and F.pad left, right, top, bottom"
+        )
+    return "write an int, one int per axis, or one (before, after) pair per axis"
+
+
+@lru_cache(_CACHED)
+def _conv(
+    x: Ints,
+    w: Ints,
+    stride: Ints,
+    padding: str | tuple[tuple[int, int], ...],
+    dilation: Ints,
+    groups: int,
+    layout: str,
+) -> tuple[_core.ConvGeometry, Ints]:
+    geometry = _core.ConvGeometry(x, w, stride, padding, dilation, groups, layout)
+    return geometry, geometry.output_shape
+
+
+@lru_cache(_CACHED)
+def _pool(
+    x: Ints,
+    kernel_size: Ints,
+    stride: Ints,
+    padding: str | tuple[tuple[int, int], ...],
+    dilation: Ints,
+    ceil_mode: bool,
+    layout: str,
+) -> tuple[_core.PoolGeometry, Ints]:
+    geometry = _core.PoolGeometry(x, kernel_size, stride, padding, dilation, ceil_mode, layout)
+    return geometry, geometry.output_shape
+
+
+def conv_geometry(
+    axes: int,
+    x: Ints,
+    w: Ints,
+    stride: AxisArgument,
+    padding: PaddingArgument,
+    dilation: AxisArgument,
+    groups: int,
+    layout: str,
+) -> tuple[_core.ConvGeometry, Ints]:
+    """The geometry of a convolution of shapes x and w, and the shape of its output."""
+    check_layout(layout, axes)
+    return _conv(
+        x,
+        w,
+        per_axis(stride, "stride", axes),
+        paddings(padding, axes),
+        per_axis(dilation, "dilation", axes),
+        _int(groups, "groups"),
+        layout,
+    )
+
+
+def pool_geometry(
+    axes: int,
+    x: Ints,
+    kernel_size: AxisArgument,
+    stride: AxisArgument | None,
+    padding: PaddingArgument,
+    dilation: AxisArgument,
+    ceil_mode: bool,
+    layout: str,
+) -> tuple[_core.PoolGeometry, Ints]:
+    """The geometry of a pool over shape x, and the shape of its output."""
+    check_layout(layout, axes)
+    kernel = per_axis(kernel_size, "kernel_size", axes)
+    return _pool(
+        x,
+        kernel,
+        kernel if stride is None else per_axis(stride, "stride", axes),
+        paddings(padding, axes),
+        per_axis(dilation, "dilation", axes),
+        bool(ceil_mode),
+        layout,
+    )
+
+
+_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
+
+
+def check_layout(layout: str, axes: int) -> bool:
+    """Whether the channels come last."""
+    first, last = _LAYOUTS[axes]
+    if layout not in (first, last):
+        raise ValueError(f'layout must be "{first}" or "{last}", got {layout!r}')
+    return layout == last

@@ -1,0 +1,68 @@
+"""Elementwise activations and softmax. y has the shape of x."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from .layer import Array, Layer
+
+
+class ReLU(Layer):
+    """y = max(x, 0); the gradient at 0 is 0."""
+
+    def forward(self, x: Array) -> Array:
+        y = self._compute(ops.relu, x)
+        self._saved = y if self.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return self._compute(ops.relu_grad, dy, self._recall())
+
+
+class Sigmoid(Layer):
+    """y = 1 / (1 + exp(-x))."""
+
+    def forward(self, x: Array) -> Array:
+        y = sigmoid(x)
+        self._saved = y if self.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        y = self._recall()
+        dx: Array = dy * y * (1 - y)
+        return dx
+
+
+class Softmax(Layer):
+    """y = exp(x) / sum(exp(x)) along `axis`; train with logits and SoftmaxCrossEntropy instead."""
+
+    def __init__(self, axis: int = 1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Array) -> Array:
+        y = softmax(x, self.axis)
+        self._saved = y if self.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        y = self._recall()
+        dx: Array = y * (dy - (dy * y).sum(axis=self.axis, keepdims=True))
+        return dx
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), by the exponential of -|x| alone, which cannot overflow."""
+    e = np.exp(-np.abs(x))
+    y: Array = np.where(x >= 0, np.ones_like(e), e) / (1 + e)
+    return y
+
+
+def softmax(x: Array, axis: int) -> Array:
+    """exp(x) / sum(exp(x)) along `axis`, shifted by the maximum so that it cannot overflow."""
+    e: Array = np.exp(x - x.max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e

@@ -1,0 +1,187 @@
+"""What every layer is: a forward pass, a backward pass, and parameters with gradients."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Parameter:
+    """A trainable array and its gradient, of one shape and dtype.
+
+    `name` is the parameter's place in the model it was last listed from ("0.weight"). A backward
+    pass overwrites `grad` in place; an optimizer updates `data` in place.
+    """
+
+    __slots__ = ("data", "grad", "name")
+
+    def __init__(self, name: str, data: Array) -> None:
+        self.name = name
+        self.data = data
+        self.grad: Array = np.zeros_like(data)
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.name!r}, shape={self.data.shape}, dtype={self.data.dtype})"
+
+
+class Layer(ABC):
+    """Base of all layers. A subclass writes `forward` and `backward`.
+
+    Any `Parameter` set as an attribute is trained. In training mode (the default) `forward` keeps
+    in `self._saved` what `backward` needs; in evaluation mode it keeps nothing.
+    """
+
+    training: bool = True
+    needs_input_grad: bool = True  # False on the first trained layer: its input is the data
+    _saved: Any = None
+    _recycled: dict[Any, Array] | None = None  # a dict inside `fit`, see `_compute`
+
+    @abstractmethod
+    def forward(self, x: Array) -> Array:
+        """Return y for a batch x, whose first axis is the batch."""
+
+    @abstractmethod
+    def backward(self, dy: Array) -> Array | None:
+        """Overwrite the parameters' gradients for dy = dloss/dy of the last forward pass.
+
+        Returns dx, or None where `needs_input_grad` is False.
+        """
+
+    def __call__(self, x: Array) -> Array:
+        return self.forward(x)
+
+    def walk(self) -> Iterator[Layer]:
+        """This layer and every layer inside it, in forward order."""
+        yield self
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        """The parameters with their names within this layer."""
+        return [(name, p) for name, p in vars(self).items() if isinstance(p, Parameter)]
+
+    def parameters(self) -> list[Parameter]:
+        """The parameters in forward order, each with its unique name within this layer."""
+        named = self.named_parameters()
+        for name, parameter in named:
+            parameter.name = name
+        return [parameter for _, parameter in named]
+
+    def train(self) -> Self:
+        """Switch to training mode and return this layer."""
+        return self._set_training(True)
+
+    def eval(self) -> Self:
+        """Switch to evaluation mode and return this layer."""
+        return self._set_training(False)
+
+    def to(self, device: str) -> Self:
+        """Move the parameters to "cpu" (NumPy) or "cuda" (CuPy) and return this layer."""
+        xp = _device_namespace(device)
+        for parameter in self.parameters():
+            parameter.data = move(parameter.data, xp)
+            parameter.grad = move(parameter.grad, xp)
+        return self
+
+    def flops(self, output_shape: tuple[int, ...]) -> int:
+        """Multiplications and additions of one forward pass, for layers that are made of them."""
+        return 0
+
+    def extra_repr(self) -> str:
+        """The arguments that `repr` shows."""
+        return ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+    def _given(self, options: dict[str, Any]) -> list[str]:
+        """Those of the constructor's `options` that are not at their default, for `extra_repr`."""
+        signature = inspect.signature(type(self)).parameters
+        return [f"{name}={v!r}" for name, v in options.items() if v != signature[name].default]
+
+    def _set_training(self, training: bool) -> Self:
+        for layer in self.walk():
+            layer.training = training
+        return self
+
+    def _recall(self) -> Any:
+        """What the last training forward pass saved."""
+        if self._saved is None:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs a forward pass in training mode first: "
+                "call train(), then forward(x)"
+            )
+        return self._saved
+
+    def _compute(self, op: Callable[..., Array], *args: Any, **kwargs: Any) -> Array:
+        """Call `op`; while `fit` trains, into the array it returned last time for these shapes.
+
+        Each step's activations are dead by the next step, and writing a fresh large array costs
+        more in page faults than in arithmetic.
+        """
+        if self._recycled is None or not self.training:
+            return op(*args, **kwargs)
+        key = (op, *(getattr(a, "shape", a) for a in args))
+        y = op(*args, out=self._recycled.get(key), **kwargs)
+        self._recycled[key] = y
+        return y
+
+
+@contextmanager
+def evaluating(layer: Layer) -> Iterator[None]:
+    """Evaluation mode for `layer` and all inside it; afterwards each is in its mode again."""
+    modes = [(inner, inner.training) for inner in layer.walk()]
+    layer.eval()
+    try:
+        yield
+    finally:
+        for inner, mode in modes:
+            inner.training = mode
+
+
+def move(array: Any, xp: Any) -> Array:
+    """The array in the namespace xp (numpy or cupy); itself if it is there already."""
+    on_device: bool = hasattr(array, "get")  # a CuPy array: np.asarray refuses to copy it silently
+    moved: Array = array.get() if xp is np and on_device else xp.asarray(array)
+    return moved
+
+
+def positive(name: str, value: int) -> int:
+    """`value` as an int of at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}, expected an int") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}, expected at least 1")
+    return number
+
+
+def check_activation(activation: str | None) -> str | None:
+    """`activation`, if it is one that the kernels fuse."""
+    if activation not in (None, "relu"):
+        raise ValueError(
+            f"activation is {activation!r}, expected None or 'relu'; add others as a layer"
+        )
+    return activation
+
+
+def _device_namespace(device: str) -> Any:
+    if device == "cpu":
+        return np
+    if device != "cuda":
+        raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            'device "cuda" needs CuPy, which does not import here: pip install "fastconv[cuda13]"'
+        ) from error

@@ -1,0 +1,154 @@
+"""A chain of layers: the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import checkpoint, training
+from .layer import Array, Layer, Parameter
+from .losses import Loss
+from .summary import table
+
+if TYPE_CHECKING:
+    from ..optim import Optimizer
+
+
+class Sequential(Layer):
+    """The layers applied in order; itself a layer, so it nests.
+
+    Parameters are named by position ("0.weight", "3.bias"). `name` goes into saved files.
+    """
+
+    def __init__(self, *layers: Layer, name: str = "sequential") -> None:
+        for position, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layer {position} is a {type(layer).__name__}, expected a Layer")
+        self.layers = layers
+        self.name = name
+        everything = list(self.walk())
+        if len({id(layer) for layer in everything}) < len(everything):
+            raise ValueError("a layer appears twice; make one for each place, it keeps its input")
+
+    def forward(self, x: Array) -> Array:
+        for position, layer in enumerate(self.layers):
+            try:
+                x = layer.forward(x)
+            except (TypeError, ValueError) as error:
+                error.add_note(f"in layer {position} of {self.name}: {layer}")
+                raise
+        return x
+
+    def backward(self, dy: Array) -> Array | None:
+        dx: Array | None = dy
+        for layer in reversed(self.layers):
+            if dx is None:  # a layer was told that nobody needs its input gradient: the chain ends
+                break
+            dx = layer.backward(dx)
+        return dx
+
+    def walk(self) -> Iterator[Layer]:
+        yield self
+        for layer in self.layers:
+            yield from layer.walk()
+
+    def named_parameters(self) -> list[tuple[str, Parameter]]:
+        return [
+            (f"{position}.{name}", parameter)
+            for position, layer in enumerate(self.layers)
+            for name, parameter in layer.named_parameters()
+        ]
+
+    @property
+    def needs_input_grad(self) -> bool:
+        """Whether `backward` goes all the way to dx: the flag of the first layer that trains."""
+        first = self._first_trained()
+        return first is None or first.needs_input_grad
+
+    @needs_input_grad.setter
+    def needs_input_grad(self, needed: bool) -> None:
+        first = self._first_trained()
+        if first is not None:
+            first.needs_input_grad = needed
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of the parameters, which inputs share; float32 where there are none."""
+        parameters = self.parameters()
+        return parameters[0].data.dtype if parameters else np.dtype(np.float32)
+
+    def summary(self, input_shape: Sequence[int]) -> str:
+        """A table of layers, output shapes, parameters and MFLOPs for one input.
+
+        `input_shape` is without the batch axis. MFLOPs are 10⁶ multiplications and additions of
+        the convolutions and dense products in one forward pass.
+        """
+        return table(self, input_shape)
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        loss: Loss,
+        validation_data: tuple[Array, Array] | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        callbacks: Sequence[training.Callback] = (),
+    ) -> training.History:
+        """Train on samples x (first axis) with targets y, and return what each epoch measured.
+
+        x has the model's dtype, or is uint8 and taken as x / 255. The last batch may be smaller.
+        A `seed` repeats a run bit for bit, on any number of threads. Raises FloatingPointError
+        when the loss is no longer finite. An interrupt leaves the weights of the last step.
+        """
+        return training.fit(
+            self,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            loss=loss,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            seed=seed,
+            callbacks=callbacks,
+        )
+
+    def evaluate(
+        self, x: Array, y: Array, *, loss: Loss | None = None, batch_size: int = 256
+    ) -> dict[str, float]:
+        """The mean "loss" over all samples and, for class labels, the "accuracy" in [0, 1].
+
+        `loss` is SoftmaxCrossEntropy unless given.
+        """
+        return training.evaluate(self, x, y, loss=loss, batch_size=batch_size)
+
+    def predict(self, x: Array, batch_size: int = 256) -> Array:
+        """The model's raw output (logits) for all samples, in evaluation mode."""
+        return training.predict(self, x, batch_size=batch_size)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters and the model's name as safetensors, whole or not at all."""
+        checkpoint.save(self, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Read the parameters from a safetensors file in place.
+
+        A missing or extra parameter, or another shape or dtype, is a ValueError that names each of
+        them; the model is then as it was.
+        """
+        checkpoint.load(self, path)
+
+    def extra_repr(self) -> str:
+        return ", ".join(map(repr, self.layers))
+
+    def _first_trained(self) -> Layer | None:
+        return next((layer for layer in self.layers if layer.parameters()), None)

@@ -1,0 +1,252 @@
+"""The training loop behind `Sequential.fit`, `evaluate` and `predict`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from .._dispatch import resolve
+from .dropout import Dropout
+from .layer import Array, evaluating, positive
+from .losses import Loss, SoftmaxCrossEntropy
+
+if TYPE_CHECKING:
+    from ..optim import Optimizer
+    from .sequential import Sequential
+
+Metrics = dict[str, float]
+
+
+class Callback:
+    """Hooks into `fit`; override those you need. Epochs and steps count from 0.
+
+    `metrics` holds "loss", "accuracy" (class labels only), "lr", "seconds" (training time of this
+    epoch) and "images_per_second", so far in the epoch; at its end also "val_loss" and
+    "val_accuracy" where there are validation data.
+    """
+
+    def on_epoch_begin(self, epoch: int, steps: int) -> None:
+        """Before an epoch of `steps` batches."""
+
+    def on_batch_end(self, epoch: int, step: int, metrics: Metrics) -> None:
+        """After each update of the weights."""
+
+    def on_epoch_end(self, epoch: int, metrics: Metrics) -> bool | None:
+        """After each epoch and its validation. Return True to stop training."""
+
+
+class History(dict[str, list[float]]):
+    """The metrics by name, one value an epoch: history["val_accuracy"][-1]."""
+
+    def append(self, metrics: Metrics) -> None:
+        """Add one epoch."""
+        for name, value in metrics.items():
+            self.setdefault(name, []).append(value)
+
+    def rows(self) -> list[Metrics]:
+        """The metrics by epoch, for tables and JSON."""
+        return [dict(zip(self, values, strict=True)) for values in zip(*self.values(), strict=True)]
+
+
+@dataclass(slots=True)
+class _Means:
+    """Loss and accuracy over the samples seen so far."""
+
+    loss_sum: float = 0.0
+    correct: int | None = None
+    samples: int = 0
+
+    def add(self, loss: float, prediction: Array, target: Array) -> None:
+        self.samples += len(target)
+        self.loss_sum += loss * len(target)
+        if target.dtype.kind in "iu" and target.ndim == 1 and prediction.ndim == 2:
+            right = int((prediction.argmax(axis=1) == target).sum())
+            self.correct = right + (self.correct or 0)
+
+    def metrics(self) -> Metrics:
+        means = {"loss": self.loss_sum / self.samples}
+        if self.correct is not None:
+            means["accuracy"] = self.correct / self.samples
+        return means
+
+
+def fit(
+    model: Sequential,
+    x: Array,
+    y: Array,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    loss: Loss,
+    validation_data: tuple[Array, Array] | None,
+    shuffle: bool,
+    seed: int | None,
+    callbacks: Sequence[Callback],
+) -> History:
+    """See `Sequential.fit`."""
+    x, y = _samples(model, x, y)
+    if validation_data is not None:
+        validation_data = _samples(model, *validation_data, prefix="validation ")
+    if not model.parameters():
+        raise ValueError(f"{model.name} has no parameters to train")
+    rng = np.random.default_rng(seed)
+    for layer in model.walk():
+        if isinstance(layer, Dropout):
+            layer.seed(rng.spawn(1)[0])
+    steps = math.ceil(len(x) / positive("batch_size", batch_size))
+    history = History()
+    # Overflow on the way to divergence is reported once, by the loss, not as a string of warnings.
+    with _fitting(model), np.errstate(all="ignore"):
+        for epoch in range(positive("epochs", epochs)):
+            for callback in callbacks:
+                callback.on_epoch_begin(epoch, steps)
+            order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
+            batches = _batches(x, y, order, batch_size, model.dtype)
+            metrics = _train_epoch(model, batches, epoch, optimizer, loss, callbacks)
+            if validation_data is not None:
+                validation = evaluate(model, *validation_data, loss=loss)
+                metrics |= {f"val_{name}": value for name, value in validation.items()}
+            history.append(metrics)
+            stops = [callback.on_epoch_end(epoch, metrics) for callback in callbacks]
+            if any(stops):
+                break
+    return history
+
+
+def evaluate(
+    model: Sequential, x: Array, y: Array, *, loss: Loss | None = None, batch_size: int = 256
+) -> Metrics:
+    """See `Sequential.evaluate`."""
+    x, y = _samples(model, x, y)
+    loss = SoftmaxCrossEntropy() if loss is None else loss
+    means = _Means()
+    with evaluating(model):
+        for part in _parts(len(x), batch_size):
+            prediction = model.forward(_as_input(x[part], model.dtype))
+            means.add(loss.forward(prediction, y[part]), prediction, y[part])
+    return means.metrics()
+
+
+def predict(model: Sequential, x: Array, *, batch_size: int = 256) -> Array:
+    """See `Sequential.predict`."""
+    backend, (x,) = resolve(x=x)
+    _check_input(model, x, "x")
+    with evaluating(model):
+        outputs = [
+            model.forward(_as_input(x[part], model.dtype)) for part in _parts(len(x), batch_size)
+        ]
+    joined: Array = backend.xp.concatenate(outputs)
+    return joined
+
+
+def _train_epoch(
+    model: Sequential,
+    batches: Iterator[tuple[Array, Array]],
+    epoch: int,
+    optimizer: Optimizer,
+    loss: Loss,
+    callbacks: Sequence[Callback],
+) -> Metrics:
+    parameters = model.parameters()
+    means = _Means()
+    metrics: Metrics = {}
+    started = time.perf_counter()
+    for step, (x, y) in enumerate(batches):
+        prediction = model.forward(x)
+        value = loss.forward(prediction, y)
+        lr = optimizer.current_lr
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the loss is {value} in epoch {epoch + 1}, step {step + 1}, at learning rate "
+                f"{lr:g}: lower the learning rate, and check the data for NaN and Inf"
+            )
+        model.backward(loss.backward())
+        optimizer.step(parameters)
+        means.add(value, prediction, y)
+        seconds = time.perf_counter() - started
+        metrics = means.metrics() | {
+            "lr": lr,
+            "seconds": seconds,
+            "images_per_second": means.samples / seconds,
+        }
+        for callback in callbacks:
+            callback.on_batch_end(epoch, step, metrics)
+    return metrics
+
+
+@contextmanager
+def _fitting(model: Sequential) -> Iterator[None]:
+    """Training mode, recycled arrays and no gradient for the data; all as it was afterwards."""
+    layers = list(model.walk())
+    modes = [layer.training for layer in layers]
+    needs_input_grad = model.needs_input_grad
+    model.train()
+    model.needs_input_grad = False
+    for layer in layers:
+        layer._recycled = {}
+    try:
+        yield
+    finally:
+        model.needs_input_grad = needs_input_grad
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+            layer._recycled = layer._saved = None
+
+
+def _batches(
+    x: Array, y: Array, order: Array, batch_size: int, dtype: DTypeLike
+) -> Iterator[tuple[Array, Array]]:
+    """Minibatches in `order`, x in buffers that the next batch overwrites."""
+    gathered = np.empty((min(batch_size, len(x)), *x.shape[1:]), x.dtype)
+    converted = np.empty(gathered.shape, dtype) if x.dtype == np.uint8 else None
+    for part in _parts(len(order), batch_size):
+        chosen = order[part]
+        # The indices are in range; mode="raise" would gather into a temporary first.
+        batch = np.take(x, chosen, axis=0, out=gathered[: len(chosen)], mode="clip")
+        yield _as_input(batch, dtype, converted), y[chosen]
+
+
+def _as_input(x: Array, dtype: DTypeLike, buffer: Array | None = None) -> Array:
+    """x as the model takes it: bytes become numbers in [0, 1]."""
+    if x.dtype != np.uint8:
+        return x
+    out = None if buffer is None else buffer[: len(x)]
+    scaled: Array = np.divide(x, 255, out=out, dtype=dtype)
+    return scaled
+
+
+def _parts(samples: int, batch_size: int) -> Iterator[slice]:
+    """Consecutive slices of batch_size samples, the last one shorter; one empty slice for none."""
+    size = positive("batch_size", batch_size)
+    for start in range(0, max(samples, 1), size):
+        yield slice(start, min(start + size, samples))
+
+
+def _samples(model: Sequential, x: Array, y: Array, prefix: str = "") -> tuple[Array, Array]:
+    """x and y as arrays, if they are as many samples and x is what the model takes."""
+    _, (x, y) = resolve(**{f"{prefix}x": x, f"{prefix}y": y})
+    _check_input(model, x, f"{prefix}x")
+    if len(x) == 0 or x.shape[:1] != y.shape[:1]:
+        raise ValueError(
+            f"{prefix}x has {len(x)} samples and {prefix}y has shape {y.shape}, expected as many "
+            "of each, at least one"
+        )
+    return x, y
+
+
+def _check_input(model: Sequential, x: Array, name: str) -> None:
+    if x.ndim < 2:
+        raise ValueError(f"{name} has shape {x.shape}, expected a batch axis first: x[None]")
+    if x.dtype not in (model.dtype, np.uint8):
+        raise TypeError(
+            f"{name} has dtype {x.dtype}, expected the model's {model.dtype}, or uint8 images; "
+            f"convert with x.astype({model.dtype.name!r})"
+        )

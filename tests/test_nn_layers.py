@@ -1,0 +1,213 @@
+"""What each layer computes, keeps and refuses."""
+
+import sys
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import fastconv
+from fastconv import nn
+
+
+def normal(rng: np.random.Generator, *shape: int) -> Any:
+    return rng.standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("fused", "plain", "shape"),
+    [
+        (nn.Conv2d(3, 5, (3, 2), activation="relu", rng=1), nn.Conv2d(3, 5, (3, 2)), (2, 3, 7, 6)),
+        (nn.Linear(9, 4, activation="relu", rng=1), nn.Linear(9, 4), (5, 9)),
+    ],
+    ids=["conv", "linear"],
+)
+def test_fused_relu_equals_a_relu_layer(
+    fused: nn.Layer, plain: nn.Layer, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    separate = nn.Sequential(plain, nn.ReLU())
+    for ours, theirs in zip(fused.parameters(), separate.parameters(), strict=True):
+        ours.data[...] = normal(rng, *ours.data.shape)
+        theirs.data[...] = ours.data
+    x = normal(rng, *shape)
+    y = fused.forward(x)
+    np.testing.assert_array_equal(y, separate.forward(x))
+    assert (y == 0).any()
+    assert (y > 0).any()
+    dy = normal(rng, *y.shape)
+    np.testing.assert_array_equal(fused.backward(dy), separate.backward(dy))
+    for ours, theirs in zip(fused.parameters(), separate.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.grad, theirs.grad)
+
+
+def test_conv2d_is_the_function_with_its_geometry(rng: np.random.Generator) -> None:
+    geometry: dict[str, Any] = {"stride": (2, 1), "padding": ((1, 0), (2, 1)), "groups": 2}
+    layer = nn.Conv2d(4, 6, (3, 2), **geometry, layout="NHWC", rng=3)
+    x = normal(rng, 2, 7, 5, 4)
+    assert layer.bias is not None
+    layer.bias.data[...] = np.arange(6)
+    expected = fastconv.conv2d(x, layer.weight.data, layer.bias.data, **geometry, layout="NHWC")
+    np.testing.assert_array_equal(layer(x), expected)
+    assert layer.weight.data.shape == (6, 2, 3, 2)
+
+
+def test_linear_is_x_times_the_transposed_weight() -> None:
+    layer = nn.Linear(3, 2)
+    layer.weight.data[...] = [[1, 2, 3], [4, 5, 6]]
+    assert layer.bias is not None
+    layer.bias.data[...] = [10, -20]
+    np.testing.assert_array_equal(layer(np.array([[1, 0, 2]], np.float32)), [[17, -4]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_parameters_have_the_layer_dtype(dtype: str) -> None:
+    for layer in (nn.Conv2d(2, 3, 2, dtype=dtype), nn.Linear(4, 3, dtype=dtype)):
+        assert {p.data.dtype for p in layer.parameters()} == {np.dtype(dtype)}
+        assert {p.grad.dtype for p in layer.parameters()} == {np.dtype(dtype)}
+
+
+def test_sigmoid_neither_overflows_nor_hides_nan() -> None:
+    x = np.array([[-1e4, -1.0, 0.0, 1.0, 1e4, np.nan]], np.float32)
+    y = nn.Sigmoid()(x)
+    expected = [[0.0, 0.26894142, 0.5, 0.73105858, 1.0, np.nan]]
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+    assert y.dtype == np.float32
+
+
+def test_softmax_sums_to_one_for_large_logits() -> None:
+    y = nn.Softmax()(np.array([[1e4, 1e4, -1e4], [0.0, np.log(2.0), np.log(5.0)]]))
+    np.testing.assert_allclose(y, [[0.5, 0.5, 0.0], [0.125, 0.25, 0.625]])
+
+
+def test_flatten_orders_channel_row_column(rng: np.random.Generator) -> None:
+    x = normal(rng, 2, 3, 4, 5)
+    y = nn.Flatten()(x)
+    assert y.shape == (2, 60)
+    assert y[1, 2 * 20 + 3 * 5 + 1] == x[1, 2, 3, 1]
+    assert nn.Flatten()(x[:0]).shape == (0, 60)
+
+
+def test_dropout_scales_what_it_keeps_and_evaluates_to_the_input() -> None:
+    x = np.ones((300, 200), np.float32)
+    layer = nn.Dropout(0.25, rng=7)
+    y = layer(x)
+    assert set(np.unique(y)) == {0, np.float32(1 / 0.75)}
+    assert y.dtype == np.float32
+    # 60,000 draws: four standard deviations of the fraction kept are 0.007.
+    assert abs(np.count_nonzero(y) / y.size - 0.75) < 0.007
+    assert not np.array_equal(layer(x), y)
+    np.testing.assert_array_equal(nn.Dropout(0.25, rng=7)(x), y)
+    assert layer.eval()(x) is x
+
+
+def test_dropout_with_its_own_rng_keeps_it() -> None:
+    x = np.ones((4, 50), np.float32)
+    layer = nn.Dropout(0.5, rng=7)
+    layer.seed(np.random.default_rng(1))
+    np.testing.assert_array_equal(layer(x), nn.Dropout(0.5, rng=7)(x))
+
+
+LAYERS: list[tuple[nn.Layer, tuple[int, ...]]] = [
+    (nn.Conv2d(2, 3, 2), (1, 2, 4, 3)),
+    (nn.MaxPool2d(2), (1, 2, 4, 5)),
+    (nn.Linear(4, 3), (2, 4)),
+    (nn.ReLU(), (2, 3)),
+    (nn.Sigmoid(), (2, 3)),
+    (nn.Softmax(), (2, 3)),
+    (nn.Dropout(0.5), (2, 3)),
+    (nn.Flatten(), (2, 3, 1)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: type(v).__name__)
+def test_backward_needs_a_forward_pass_in_training_mode(
+    layer: nn.Layer, shape: tuple[int, ...]
+) -> None:
+    x = np.ones(shape, np.float32)
+    dy = np.ones_like(layer.train().forward(x))
+    layer.backward(dy)
+    layer.eval().forward(x)
+    with pytest.raises(RuntimeError, match=f"{type(layer).__name__}.backward needs a forward pass"):
+        layer.backward(dy)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.Conv2d(2, 3, 2), (1, 2, 4, 3)), (nn.Linear(4, 3), (2, 4))]
+)
+def test_backward_overwrites_and_skips_the_input_gradient_on_request(
+    layer: nn.Layer, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    dy = normal(rng, *layer.forward(normal(rng, *shape)).shape)
+    assert layer.backward(dy) is not None
+    first = [p.grad.copy() for p in layer.parameters()]
+    layer.needs_input_grad = False
+    assert layer.backward(dy) is None
+    for parameter, grad in zip(layer.parameters(), first, strict=True):
+        np.testing.assert_array_equal(parameter.grad, grad)
+
+
+def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
+    layer = nn.Conv2d(2, 3, 2)
+    x = normal(rng, 1, 2, 4, 3)
+    assert not np.shares_memory(layer(x), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Conv2d(0, 3, 2), "in_channels is 0, expected at least 1"),
+        (lambda: nn.Conv2d(cast(Any, 2.0), 3, 2), "in_channels is 2.0, expected an int"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=4), "groups is 4, which must divide .* 4 .* 6"),
+        (lambda: nn.Conv2d(2, 3, (3, 3, 3)), r"kernel_size is \(3, 3, 3\), expected an int or"),
+        (lambda: nn.Conv2d(2, 3, (3, 0)), "kernel_size is 0, expected at least 1"),
+        (lambda: nn.Conv2d(2, 3, 3, activation="tanh"), "activation is 'tanh', expected None or"),
+        (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),
+        (lambda: nn.Linear(3, 0), "out_features is 0"),
+        (lambda: nn.Linear(3, 2, activation="gelu"), "activation is 'gelu'"),
+        (lambda: nn.Dropout(1.0), r"p is 1.0, expected a probability in \[0, 1\)"),
+    ],
+)
+def test_wrong_arguments(make: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 5), r"x has shape \(2, 5\), expected \(batch, 4\)$"),
+        ((2, 1, 4), r"expected \(batch, 4\); put Flatten\(\) before Linear"),
+    ],
+)
+def test_linear_refuses_other_shapes(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        nn.Linear(4, 3)(np.ones(shape, np.float32))
+
+
+def test_mixed_dtypes_are_refused() -> None:
+    for layer, shape in ((nn.Conv2d(2, 3, 2), (1, 2, 4, 3)), (nn.Linear(4, 3), (2, 4))):
+        with pytest.raises(TypeError, match="float64"):
+            layer(np.ones(shape))
+
+
+def test_repr_shows_what_is_not_the_default() -> None:
+    conv = nn.Conv2d(4, 6, (3, 1), groups=2, padding="same", bias=False)
+    assert repr(conv) == "Conv2d(4, 6, kernel_size=(3, 1), padding='same', groups=2, bias=False)"
+    assert repr(nn.MaxPool2d(3, stride=2)) == "MaxPool2d(3, stride=2)"
+    assert repr(nn.Linear(3, 2, activation="relu")) == "Linear(3, 2, activation='relu')"
+    assert repr(nn.Sequential(nn.Dropout(0.5), nn.ReLU())) == "Sequential(Dropout(0.5), ReLU())"
+
+
+def test_to_cpu_keeps_the_arrays() -> None:
+    layer = nn.Linear(3, 2)
+    data = layer.weight.data
+    assert layer.to("cpu") is layer
+    assert layer.weight.data is data
+
+
+def test_to_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)  # an import of it now fails
+    with pytest.raises(RuntimeError, match=r'"cuda" needs CuPy.*pip install "fastconv\[cuda13\]"'):
+        nn.Linear(3, 2).to("cuda")
+    with pytest.raises(ValueError, match="device is 'tpu', expected 'cpu' or 'cuda'"):
+        nn.Linear(3, 2).to("tpu")

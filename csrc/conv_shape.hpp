@@ -42,8 +42,8 @@ struct Axis {
     return {begin, end > begin ? end : begin};
   }
 
-  // A window at every input cell: no stride, no padding, one tap.
-  FASTCONV_HD constexpr bool pointwise() const { return filter == 1 && stride == 1 && pad_begin == 0 && pad_end == 0; }
+  // Output o is input o: no stride, no padding, one tap.
+  FASTCONV_HD constexpr bool pointwise() const { return filter == 1 && stride == 1 && pad_begin == 0 && out == in; }
 };
 
 // Output extents. `floor` drops a last window that does not fit; `ceil` keeps it if it starts inside the input or its
@@ -52,8 +52,8 @@ enum class Rounding { floor, ceil };
 
 constexpr int64_t output_extent(const Axis& a, Rounding rounding = Rounding::floor) {
   const int64_t room = a.in + a.pad_begin + a.pad_end - a.window();
-  if (room < 0) return 0;
-  if (rounding == Rounding::floor) return room / a.stride + 1;
+  if (rounding == Rounding::floor) return room < 0 ? 0 : room / a.stride + 1;
+  if (room <= -a.stride) return 0;
   const int64_t out = ceil_div(room, a.stride) + 1;
   return (out - 1) * a.stride >= a.in + a.pad_begin ? out - 1 : out;
 }

@@ -44,7 +44,10 @@ struct Matrix {
 };
 
 enum class Pass { forward, input, weight };
-enum class Algorithm { automatic, im2col };
+enum class Algorithm { automatic, im2col, implicit, direct };
+
+const char* to_string(Algorithm algorithm);
+Algorithm parse_algorithm(const std::string& name);  // std::invalid_argument for any other
 
 struct ConvOptions {
   Algorithm algorithm = Algorithm::automatic;
@@ -54,13 +57,13 @@ struct ConvOptions {
 // What a call would do, and why.
 struct ConvPlan {
   Algorithm algorithm;
-  std::string reason;
-  std::size_t workspace;  // bytes that one thread needs
+  const char* reason;
 };
 
 namespace cpu {
 
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, const ConvOptions& options, std::size_t itemsize);
+// std::invalid_argument if the algorithm is named and cannot serve the shape. The choice depends on the geometry alone.
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, Algorithm algorithm);
 
 // y = conv(x, w) + bias, then max(y, 0) if relu.
 template <class T>

@@ -158,7 +158,7 @@ def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
         (lambda: nn.Conv2d(0, 3, 2), "in_channels is 0, expected at least 1"),
         (lambda: nn.Conv2d(cast(Any, 2.0), 3, 2), "in_channels is 2.0, expected an int"),
         (lambda: nn.Conv2d(4, 6, 3, groups=4), "groups is 4, which must divide .* 4 .* 6"),
-        (lambda: nn.Conv2d(2, 3, (3, 3, 3)), r"kernel_size is \(3, 3, 3\), expected an int or"),
+        (lambda: nn.Conv2d(2, 3, (3, 3, 3)), r"kernel_size must be an int or 2 of them, one per axis, got \(3, 3, 3\)"),
         (lambda: nn.Conv2d(2, 3, (3, 0)), "kernel_size is 0, expected at least 1"),
         (lambda: nn.Conv2d(2, 3, 3, activation="tanh"), "activation is 'tanh', expected None or"),
         (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),

@@ -13,18 +13,34 @@
 namespace fastconv::bindings {
 namespace {
 
-ConvOptions conv_options(const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+// The GIL, released for the time of a kernel. At interpreter exit a daemon thread never gets it back: Python ends the
+// thread by unwinding its stack, which must be let through here.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ~ReleasedGil() noexcept(false) { PyEval_RestoreThread(state_); }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+std::string type_of(const py::handle& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
+
+ConvOptions conv_options(const py::object& algorithm, const py::object& workspace_limit) {
   ConvOptions options;
-  if (algorithm == "im2col") {
-    options.algorithm = Algorithm::im2col;
-  } else if (algorithm != "auto") {
-    throw py::value_error("algorithm must be \"auto\" or \"im2col\", got \"" + algorithm + "\"");
+  if (!py::isinstance<py::str>(algorithm)) throw py::type_error("algorithm must be a str, got " + type_of(algorithm));
+  options.algorithm = parse_algorithm(algorithm.cast<std::string>());
+  if (workspace_limit.is_none()) return options;
+  if (PyIndex_Check(workspace_limit.ptr()) == 0 || PyBool_Check(workspace_limit.ptr()) != 0) {
+    throw py::type_error("workspace_limit must be an int of bytes or None, got " + type_of(workspace_limit));
   }
-  if (workspace_limit) {
-    if (*workspace_limit < 0)
-      throw py::value_error("workspace_limit must not be negative, got " + std::to_string(*workspace_limit));
-    options.workspace_limit = static_cast<std::size_t>(*workspace_limit);
-  }
+  const Py_ssize_t bytes =
+      PyNumber_AsSsize_t(workspace_limit.ptr(), nullptr);  // clipped: more than there is, is no limit
+  if (bytes < 0)
+    throw py::value_error("workspace_limit must not be negative, got " + std::string(py::str(workspace_limit)));
+  options.workspace_limit = static_cast<std::size_t>(bytes);
   return options;
 }
 
@@ -38,7 +54,7 @@ Vector<const T> optional_vector(const std::optional<py::array>& a, const char* n
 }
 
 void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w, const std::optional<py::array>& bias,
-                py::array& y, bool relu, const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+                py::array& y, bool relu, const py::object& algorithm, const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
   visit_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
@@ -54,13 +70,13 @@ void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w, c
     const py::array x_view = addressable<T>(x), w_view = addressable<T>(w);
     const auto xt = readable<T>(x_view, g.channels_last), wt = readable<T>(w_view, false);
     const auto yt = writable<T>(y, g.channels_last);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::conv_fprop<T>(g.shape, xt, wt, bias_vector, relu, yt, options);
   });
 }
 
 void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
-                const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+                const py::object& algorithm, const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
@@ -73,13 +89,13 @@ void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, 
     const py::array dy_view = addressable<T>(dy), w_view = addressable<T>(w);
     const auto dyt = readable<T>(dy_view, g.channels_last), wt = readable<T>(w_view, false);
     const auto dxt = writable<T>(dx, g.channels_last);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::conv_dgrad<T>(g.shape, dyt, wt, dxt, options);
   });
 }
 
 void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
-                const std::string& algorithm, std::optional<int64_t> workspace_limit) {
+                const py::object& algorithm, const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
@@ -92,7 +108,7 @@ void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, 
     const py::array dy_view = addressable<T>(dy), x_view = addressable<T>(x);
     const auto dyt = readable<T>(dy_view, g.channels_last), xt = readable<T>(x_view, g.channels_last);
     const auto dwt = writable<T>(dw, false);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::conv_wgrad<T>(g.shape, dyt, xt, dwt, options);
   });
 }
@@ -115,7 +131,7 @@ void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
       shape[static_cast<std::size_t>(5 - spatial + i)] = dy.shape((channels_last ? 1 : 2) + i);
     }
     const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::conv_bgrad<T>(shape, dyt, sums);
   });
 }
@@ -137,7 +153,7 @@ void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, std
     const py::array x_view = addressable<T>(x);
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::max_pool_fprop<T>(g.shape, xt, yt, it);
   });
 }
@@ -167,7 +183,7 @@ void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx
     const auto dyt = readable<T>(dy_view, channels_last);
     const auto it = readable<int64_t>(indices_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::max_pool_dgrad<T>(shape, dyt, it, dxt);
   });
 }
@@ -198,7 +214,7 @@ void matmul(const py::array& a, const py::array& b, const std::optional<py::arra
     const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
                        c.strides(1) / c.itemsize()};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::matmul<T>(am, bm, vector, relu, cm);
   });
 }
@@ -213,7 +229,7 @@ void column_sum(const py::array& a, py::array& sums) {
     const py::array a_view = addressable<T>(a);
     const auto am = readable_matrix<T>(a_view);
     const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::column_sum<T>(am, out);
   });
 }
@@ -236,7 +252,7 @@ void relu(const py::array& x, py::array& y) {
     const T* from = static_cast<const T*>(x.data());
     T* to = static_cast<T*>(y.mutable_data());
     const int64_t size = x.size();
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::relu<T>(from, to, size);
   });
 }
@@ -253,23 +269,23 @@ void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
     const T *gradient = static_cast<const T*>(dy.data()), *value = static_cast<const T*>(y.data());
     T* to = static_cast<T*>(dx.mutable_data());
     const int64_t size = dy.size();
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     cpu::relu_grad<T>(gradient, value, to, size);
   });
 }
 
-py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float64, const std::string& algorithm,
-                    std::optional<int64_t> workspace_limit) {
+py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, const std::string& algorithm) {
   const Pass p = pass == "forward" ? Pass::forward : pass == "input" ? Pass::input : Pass::weight;
-  const ConvPlan plan = cpu::plan_conv(p, g.shape, conv_options(algorithm, workspace_limit), float64 ? 8 : 4);
-  return py::make_tuple(plan.algorithm == Algorithm::im2col ? "im2col" : "auto", plan.reason, plan.workspace);
+  const ConvPlan plan = cpu::plan_conv(p, g.shape, parse_algorithm(algorithm));
+  return py::make_tuple(to_string(plan.algorithm), plan.reason);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
-  cpu::kernels();  // a bad FASTCONV_ISA is an error at import
+  cpu::kernels();  // a bad FASTCONV_ISA or FASTCONV_ALGORITHM is an error at import
+  cpu::plan_conv(Pass::forward, {}, Algorithm::automatic);
   register_geometry(m);
 
   m.def("conv_fprop", conv_fprop);
@@ -293,7 +309,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("available_isas", cpu::available_isas);
   m.def("blas_version", cpu::blas_version);
   m.def("measure_peak", [](const std::string& dtype, int threads) {
-    const py::gil_scoped_release release;
+    const ReleasedGil release;
     return cpu::measure_peak(dtype == "float64", threads);
   });
 }

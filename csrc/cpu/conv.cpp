@@ -1,56 +1,115 @@
 // Which algorithm serves a convolution, and the calls that hand it over.
-#include <algorithm>
+#include <cstdlib>
+#include <stdexcept>
 
+#include "depthwise.hpp"
 #include "im2col.hpp"
+#include "implicit.hpp"
 #include "patches.hpp"
 
-namespace fastconv::cpu {
-namespace {
+namespace fastconv {
 
-// Sets a whole tensor [rows, channels, extents], one channel after another: value(channel).
-template <class T, class Value>
-void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {
-  for (int64_t n = 0; n < rows; ++n) {
-    for (int64_t c = 0; c < channels; ++c) {
-      for_each_cell(t, n, c, extents, {0, volume(extents)}, [&](T& cell, int64_t) { cell = value(c); });
-    }
+const char* to_string(Algorithm algorithm) {
+  switch (algorithm) {
+    case Algorithm::im2col:
+      return "im2col";
+    case Algorithm::implicit:
+      return "implicit";
+    case Algorithm::direct:
+      return "direct";
+    case Algorithm::automatic:
+      break;
   }
+  return "auto";
 }
+
+Algorithm parse_algorithm(const std::string& name) {
+  for (const Algorithm a : {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::direct}) {
+    if (name == to_string(a)) return a;
+  }
+  throw std::invalid_argument("algorithm must be \"auto\", \"im2col\", \"implicit\" or \"direct\", got \"" + name +
+                              "\"");
+}
+
+namespace cpu {
+namespace {
 
 bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() == 0; }
 
+// Whether the algorithm can compute this pass.
+bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
+  if (algorithm != Algorithm::direct) return true;
+  if (pass == Pass::forward) return s.group_c() == 1;
+  return pass == Pass::input && s.group_c() == 1 && s.group_k() == 1;
+}
+
+// What "auto" is to prefer where it can: the environment's wish.
+Algorithm preferred_algorithm() {
+  static const Algorithm preferred = [] {
+    const char* name = std::getenv("FASTCONV_ALGORITHM");
+    if (name == nullptr || *name == '\0') return Algorithm::automatic;
+    try {
+      return parse_algorithm(name);
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument(std::string("the environment variable FASTCONV_ALGORITHM: ") + error.what());
+    }
+  }();
+  return preferred;
+}
+
 }  // namespace
 
-// The ladder: the first rung that holds is taken; the last one always does.
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, const ConvOptions& options, std::size_t itemsize) {
-  const std::size_t bytes = empty_sum(shape) ? 0 : im2col::workspace(pass, shape, itemsize);
-  if (options.algorithm == Algorithm::im2col) return {Algorithm::im2col, "asked for", bytes};
-  return {Algorithm::im2col, "serves every geometry", bytes};
+// The ladder: the first rung that holds is taken; the last one always does. Figures: docs/kernels.md.
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, Algorithm algorithm) {
+  if (algorithm != Algorithm::automatic) {
+    if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
+    throw std::invalid_argument(
+        std::string("algorithm \"") + to_string(algorithm) +
+        "\" needs one channel a group (for gradients one filter too, and it has no weight gradient); "
+        "\"auto\", \"im2col\" and \"implicit\" serve this shape");
+  }
+  const Algorithm preferred = preferred_algorithm();
+  if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
+    return {preferred, "FASTCONV_ALGORITHM asks for it"};
+  if (serves(Algorithm::direct, pass, shape) && shape.groups > 1)
+    return {Algorithm::direct, "one channel a group: no sum over channels"};
+  if (shape.group_c() * shape.taps() < 16) return {Algorithm::im2col, "patches are too short to pack"};
+  if (pass == Pass::input && shape.group_c() <= 4)
+    return {Algorithm::im2col, "few channels would leave the tile's rows empty"};
+  return {Algorithm::implicit, "patches are gathered while packing, none is stored"};
 }
 
 template <class T>
 void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                 Tensor<T> y, const ConvOptions& options) {
+  const Algorithm algorithm = plan_conv(Pass::forward, shape, options.algorithm).algorithm;
   if (empty_sum(shape)) {
     return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) {
       const T value = bias.data != nullptr ? bias[k] : T(0);
       return relu && value < 0 ? T(0) : value;
     });
   }
+  if (algorithm == Algorithm::direct) return depthwise::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
+  if (algorithm == Algorithm::implicit) return implicit::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
   im2col::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
 }
 
 template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
                 const ConvOptions& options) {
+  const Algorithm algorithm = plan_conv(Pass::input, shape, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dx, shape.n, shape.c, in_extents(shape), [](int64_t) { return T(0); });
+  if (algorithm == Algorithm::direct) return depthwise::dgrad(shape, dy, w, dx, options.workspace_limit);
+  if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, dy, w, dx, options.workspace_limit);
   im2col::dgrad(shape, dy, w, dx, options.workspace_limit);
 }
 
 template <class T>
 void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                 const ConvOptions& options) {
+  const Algorithm algorithm = plan_conv(Pass::weight, shape, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
+  if (algorithm == Algorithm::implicit) return implicit::wgrad(shape, dy, x, dw, options.workspace_limit);
   im2col::wgrad(shape, dy, x, dw, options.workspace_limit);
 }
 
@@ -63,4 +122,5 @@ FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE
 
-}  // namespace fastconv::cpu
+}  // namespace cpu
+}  // namespace fastconv

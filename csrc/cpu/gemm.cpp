@@ -1,7 +1,10 @@
-// The dense layer's product, cut into blocks of the result so that every thread has one.
-#include <algorithm>
+#include "gemm.hpp"
 
-#include "gemm_blas.hpp"
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
 #include "patches.hpp"
 #include "thread_pool.hpp"
 #include "workspace.hpp"
@@ -9,57 +12,344 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kRows = 128, kCols = 512;  // of a task's block of the result
-constexpr int64_t kMinRows = 16;             // of a block when there would be too few tasks
-constexpr int64_t kMinTasks = 4;
+constexpr int64_t kTaskColumns = 6;   // right panels of a task: with kLeftBlock left ones they fit a second-level cache
+constexpr int64_t kLeftBlock = 8;     // left panels that stay in that cache while the right ones pass
+constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
+constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
 constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
+constexpr int kMaxWidth = 32, kMaxTile = 14 * 32;  // lanes of the widest panel, elements of the largest tile
 
-// The matrix where it lies, or copied to `scratch`.
 template <class T>
-Matrix<const T> readable(const Matrix<const T>& a, T* scratch) {
-  if (blas_matrix(a)) return a;
-  for (int64_t i = 0; i < a.rows; ++i) {
-    for (int64_t j = 0; j < a.cols; ++j) scratch[i * a.cols + j] = a.data[i * a.row_stride + j * a.col_stride];
-  }
-  return {scratch, a.rows, a.cols, a.cols, 1};
+std::size_t panel_bytes(int64_t panels, int64_t k, int width) {
+  return array_bytes(panels * k, width, sizeof(T));
 }
 
+// The parts of the workspace, in bytes from the start of the shared part or of a thread's own.
+struct Layout {
+  std::size_t left = 0, right = 0;  // packed operands, in one part or the other
+  std::size_t row_bias = 0, col_bias = 0, shared = 0;
+  std::size_t row_offsets = 0, col_offsets = 0, partial = 0, scratch = 0, thread = 0;
+};
+
 template <class T>
-std::size_t scratch_bytes(const Matrix<T>& a) {
-  return blas_matrix(a) ? 0 : array_bytes(a.rows, a.cols, sizeof(T));
+Layout make_layout(const Product<T>& p, const ProductCut& cut) {
+  const GemmKernels<T>& kernel = gemm_kernels<T>();
+  Layout at;
+  const auto take = [](std::size_t& part, std::size_t bytes) { return std::exchange(part, part + bytes); };
+  at.left = p.share_left ? take(at.shared, panel_bytes<T>(cut.left_panels, p.k, kernel.mr))
+                         : take(at.thread, panel_bytes<T>(cut.task_left, cut.k_block, kernel.mr));
+  at.right = p.share_right ? take(at.shared, panel_bytes<T>(cut.right_panels, p.k, kernel.nr))
+                           : take(at.thread, panel_bytes<T>(cut.task_right, cut.k_block, kernel.nr));
+  at.row_bias = take(at.shared, p.row_bias.data == nullptr ? 0 : array_bytes(cut.left_panels, kernel.mr, sizeof(T)));
+  at.col_bias = take(at.shared, p.col_bias.data == nullptr ? 0 : array_bytes(cut.right_panels, kernel.nr, sizeof(T)));
+  at.row_offsets = take(at.thread, array_bytes(cut.task_left, kernel.mr, sizeof(int64_t)));
+  at.col_offsets = take(at.thread, array_bytes(cut.task_right, kernel.nr, sizeof(int64_t)));
+  // The sums so far: a task's own, or, where k is cut into parts, one for each part.
+  const std::size_t tile = static_cast<std::size_t>(kernel.mr * kernel.nr) * sizeof(T);
+  if (cut.parts > 1) {
+    at.partial = take(at.shared, array_bytes(cut.parts * cut.left_panels, cut.right_panels, tile));
+  } else if (cut.k_blocks > 1) {
+    at.partial = take(at.thread, array_bytes(cut.task_left, cut.task_right, tile));
+  }
+  at.scratch = take(at.thread, std::max(p.left->scratch_bytes(kernel.mr), p.right->scratch_bytes(kernel.nr)));
+  return at;
+}
+
+// The step between consecutive offsets, or none if it changes.
+std::optional<int64_t> uniform_step(const int64_t* offsets, int64_t count) {
+  const int64_t step = count > 1 ? offsets[1] - offsets[0] : 0;
+  for (int64_t i = 2; i < count; ++i) {
+    if (offsets[i] - offsets[i - 1] != step) return std::nullopt;
+  }
+  return step;
+}
+
+// The lanes of some panels.
+Range lanes_of(Range panels, int width, int64_t extent) {
+  return {panels.begin * width, std::min(extent, panels.end * width)};
+}
+
+// Some panels of the result, and what it takes to make them.
+template <class T>
+class Task {
+ public:
+  Task(const Product<T>& product, const ProductCut& cut, const Layout& layout, Range left, Range right, int64_t part,
+       std::byte* shared, std::byte* own)
+      : product_(product),
+        cut_(cut),
+        left_(left),
+        right_(right),
+        blocks_(Blocks(cut.k_blocks, ceil_div(cut.k_blocks, cut.parts))[part]) {
+    packed_left_ = reinterpret_cast<T*>((product.share_left ? shared : own) + layout.left);
+    packed_right_ = reinterpret_cast<T*>((product.share_right ? shared : own) + layout.right);
+    row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
+    col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);
+    row_offsets_ = reinterpret_cast<int64_t*>(own + layout.row_offsets);
+    col_offsets_ = reinterpret_cast<int64_t*>(own + layout.col_offsets);
+    if (cut.parts > 1) {
+      const int64_t tile = part * cut.left_panels * cut.right_panels + left.begin * cut.right_panels + right.begin;
+      partial_ = reinterpret_cast<T*>(shared + layout.partial) + tile * kernel_.mr * kernel_.nr;
+      partial_row_ = cut.right_panels;
+    } else {
+      partial_ = reinterpret_cast<T*>(own + layout.partial);
+      partial_row_ = right.size();
+    }
+    scratch_ = own + layout.scratch;
+    product.rows.offsets(lanes_of(left, kernel_.mr, product.m), row_offsets_);
+    product.cols.offsets(lanes_of(right, kernel_.nr, product.n), col_offsets_);
+  }
+
+  void run() {
+    for (int64_t block = blocks_.begin; block < blocks_.end; ++block) {
+      const Range k{block * cut_.k_block, std::min(product_.k, (block + 1) * cut_.k_block)};
+      if (!product_.share_left)
+        product_.left->pack(packed_left_, kernel_.mr, lanes_of(left_, kernel_.mr, product_.m), k, scratch_);
+      if (!product_.share_right)
+        product_.right->pack(packed_right_, kernel_.nr, lanes_of(right_, kernel_.nr, product_.n), k, scratch_);
+      for (int64_t first = left_.begin; first < left_.end; first += kLeftBlock) {
+        for (int64_t j = right_.begin; j < right_.end; ++j) {
+          column(j, {first, std::min(left_.end, first + kLeftBlock)}, k, block);
+        }
+      }
+    }
+  }
+
+  void add_parts() {
+    for (int64_t i = left_.begin; i < left_.end; ++i) {
+      for (int64_t j = right_.begin; j < right_.end; ++j) add_tile_parts(i, j);
+    }
+  }
+
+ private:
+  // Panels lie [block of k][panel][k][width]; those that a task packs for itself, one block at a time.
+  const T* left_panel(int64_t i, Range k) const {
+    const int64_t before =
+        product_.share_left ? k.begin * cut_.left_panels + i * k.size() : (i - left_.begin) * k.size();
+    return packed_left_ + before * kernel_.mr;
+  }
+  const T* right_panel(int64_t j, Range k) const {
+    const int64_t before =
+        product_.share_right ? k.begin * cut_.right_panels + j * k.size() : (j - right_.begin) * k.size();
+    return packed_right_ + before * kernel_.nr;
+  }
+
+  // The tiles of one right panel with some left ones.
+  void column(int64_t j, Range left, Range k, int64_t block) {
+    const int mr = kernel_.mr, nr = kernel_.nr;
+    const int cols = static_cast<int>(std::min<int64_t>(nr, product_.n - j * nr));
+    const int64_t* col_offsets = col_offsets_ + (j - right_.begin) * nr;
+    const bool contiguous = cols == nr && uniform_step(col_offsets, cols) == 1;
+    const T* b = right_panel(j, k);
+    for (int64_t i = left.begin; i < left.end; ++i) {
+      const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
+      const T* a = left_panel(i, k);
+      T* partial = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
+      const T* init = block > blocks_.begin ? partial : nullptr;
+      if (block + 1 < blocks_.end || cut_.parts > 1) {
+        kernel_.tile(k.size(), a, b, init, partial, nr, rows, {});
+        continue;
+      }
+      const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
+                                 col_bias_ != nullptr ? col_bias_ + j * nr : nullptr, product_.relu};
+      const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
+      const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
+      if (row_step) {
+        kernel_.tile(k.size(), a, b, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows,
+                     epilogue);
+      } else {
+        alignas(kCacheLine) T tile[kMaxTile];
+        kernel_.tile(k.size(), a, b, init, tile, nr, rows, epilogue);
+        scatter(tile, row_offsets, rows, col_offsets, cols);
+      }
+    }
+  }
+
+  // One tile: the sum of its parts, in order, to the result.
+  void add_tile_parts(int64_t i, int64_t j) {
+    const int mr = kernel_.mr, nr = kernel_.nr;
+    const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
+    const int cols = static_cast<int>(std::min<int64_t>(nr, product_.n - j * nr));
+    const int64_t part_size = cut_.left_panels * cut_.right_panels * mr * nr;
+    T* sum = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
+    for (int64_t part = 1; part < cut_.parts; ++part) {
+      const T* other = sum + part * part_size;
+      for (int e = 0; e < rows * nr; ++e) sum[e] += other[e];
+    }
+    scatter(sum, row_offsets_ + (i - left_.begin) * mr, rows, col_offsets_ + (j - right_.begin) * nr, cols);
+  }
+
+  void scatter(const T* tile, const int64_t* row_offsets, int rows, const int64_t* col_offsets, int cols) {
+    for (int row = 0; row < rows; ++row, tile += kernel_.nr) {
+      T* out = product_.result + row_offsets[row];
+      for (int col = 0; col < cols; ++col) out[col_offsets[col]] = tile[col];
+    }
+  }
+
+  const Product<T>& product_;
+  const ProductCut& cut_;
+  const GemmKernels<T>& kernel_ = gemm_kernels<T>();
+  Range left_, right_, blocks_;
+  T *packed_left_, *packed_right_, *partial_;
+  int64_t partial_row_;  // tiles from one left panel's sums to the next one's
+  const T *row_bias_, *col_bias_;
+  int64_t *row_offsets_, *col_offsets_;
+  std::byte* scratch_;
+};
+
+template <class T>
+void pack_shared(const Product<T>& p, const ProductCut& cut, const Layout& layout, const Operand<T>& operand, int width,
+                 int64_t extent, int64_t panels, int threads, std::byte* workspace, T* out) {
+  parallel_for(cut.k_blocks * panels, threads, [&](int64_t task, int slot) {
+    std::byte* scratch = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread + layout.scratch;
+    const int64_t block = task / panels, panel = task % panels;
+    const Range k{block * cut.k_block, std::min(p.k, (block + 1) * cut.k_block)};
+    operand.pack(out + (k.begin * panels + panel * k.size()) * width, width,
+                 lanes_of({panel, panel + 1}, width, extent), k, scratch);
+  });
 }
 
 }  // namespace
 
-template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c) {
-  const std::size_t a_bytes = scratch_bytes(a), b_bytes = scratch_bytes(b), c_bytes = scratch_bytes(c);
-  const Workspace memory(a_bytes + b_bytes + c_bytes);
-  load_blas();
-  const Matrix<const T> lhs = readable(a, memory.at<T>(0)), rhs = readable(b, memory.at<T>(a_bytes));
-  const Matrix<T> result = c_bytes == 0 ? c : Matrix<T>{memory.at<T>(a_bytes + b_bytes), c.rows, c.cols, c.cols, 1};
+void Lattice::offsets(Range lanes, int64_t* out) const {
+  std::array<int64_t, 4> at{};
+  int64_t rest = lanes.begin;
+  for (std::size_t axis = 4; axis-- > 0; rest /= extent[axis]) at[axis] = rest % extent[axis];
+  for (int64_t lane = lanes.begin; lane < lanes.end;) {
+    const int64_t start = at[0] * stride[0] + at[1] * stride[1] + at[2] * stride[2];
+    for (; at[3] < extent[3] && lane < lanes.end; ++at[3], ++lane) *out++ = start + at[3] * stride[3];
+    for (std::size_t axis = 3; axis > 0 && at[axis] == extent[axis]; --axis) {
+      at[axis] = 0;
+      ++at[axis - 1];
+    }
+  }
+}
 
-  const Blocks cols(c.cols, kCols);
-  const Blocks rows(c.rows, std::clamp(c.rows * cols.count / kMinTasks, kMinRows, kRows));
-  const bool finish = bias.data != nullptr || relu || c_bytes > 0 || a.cols == 0;
-  const double flops = 2.0 * static_cast<double>(c.rows) * static_cast<double>(c.cols) * static_cast<double>(a.cols);
-  parallel_for(rows.count * cols.count, flops < kSerialFlops ? 1 : num_threads(), [&](int64_t task, int) {
-    const Range i = rows[task / cols.count], j = cols[task % cols.count];
-    const Matrix<T> block = result.block(i.begin, j.begin, i.size(), j.size());
-    if (a.cols > 0 && i.size() > 0 && j.size() > 0) {
-      gemm(lhs.block(i.begin, 0, i.size(), a.cols), rhs.block(0, j.begin, a.cols, j.size()), block, false);
+template <class T>
+void MatrixOperand<T>::pack(T* panels, int width, Range lanes, Range k, std::byte*) const {
+  const GemmKernels<T>& kernel = gemm_kernels<T>();
+  const T* data = data_ + lanes.begin * lane_stride_ + k.begin * k_stride_;
+  if (lane_stride_ == 1) return kernel.pack_lanes(panels, width, data, k_stride_, lanes.size(), k.size());
+  for (int64_t first = 0; first < lanes.size();
+       first += width, panels += k.size() * width, data += width * lane_stride_) {
+    const int count = static_cast<int>(std::min<int64_t>(width, lanes.size() - first));
+    if (k_stride_ == 1) {
+      std::array<const T*, kMaxWidth> rows{};
+      for (int i = 0; i < count; ++i) rows[static_cast<std::size_t>(i)] = data + i * lane_stride_;
+      kernel.pack_rows(panels, width, rows.data(), count, k.size());
+      continue;
     }
-    for (int64_t row = 0; finish && row < i.size(); ++row) {
-      for (int64_t col = 0; col < j.size(); ++col) {
-        T value = a.cols > 0 ? block.data[row * block.row_stride + col * block.col_stride] : T(0);
-        if (bias.data != nullptr) value += bias[j.begin + col];
-        if (relu && value < 0) value = T(0);
-        c.data[(i.begin + row) * c.row_stride + (j.begin + col) * c.col_stride] = value;
-      }
+    for (int64_t j = 0; j < k.size(); ++j) {
+      for (int i = 0; i < width; ++i) panels[j * width + i] = i < count ? data[i * lane_stride_ + j * k_stride_] : T(0);
     }
+  }
+}
+
+template <class T>
+ProductCut cut_product(const Product<T>& p) {
+  const GemmKernels<T>& kernel = gemm_kernels<T>();
+  ProductCut cut{};
+  cut.left_panels = ceil_div(p.m, kernel.mr);
+  cut.right_panels = ceil_div(p.n, kernel.nr);
+  const Blocks k(p.k, max_k_block<T>());
+  cut.k_block = k.size;
+  cut.k_blocks = k.count;
+  cut.parts = 1;
+  if (!p.share_left && !p.share_right) {
+    // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
+    cut.task_left = Blocks(cut.left_panels, kTaskRows).size;
+    cut.task_right = Blocks(cut.right_panels, 2 * kTaskColumns).size;
+    const int64_t tasks = ceil_div(cut.left_panels, cut.task_left) * ceil_div(cut.right_panels, cut.task_right);
+    const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
+    cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
+  } else if (p.share_left) {
+    cut.task_right = Blocks(cut.right_panels, std::min(kTaskColumns, ceil_div(cut.right_panels, kMinTasks))).size;
+    const int64_t column_tasks = ceil_div(cut.right_panels, cut.task_right);
+    cut.task_left = Blocks(cut.left_panels, ceil_div(cut.left_panels, ceil_div(kMinTasks, column_tasks))).size;
+  } else {
+    cut.task_left = Blocks(cut.left_panels, std::min(kTaskRows, ceil_div(cut.left_panels, kMinTasks))).size;
+    const int64_t row_tasks = ceil_div(cut.left_panels, cut.task_left);
+    cut.task_right = Blocks(cut.right_panels, ceil_div(cut.right_panels, ceil_div(kMinTasks, row_tasks))).size;
+  }
+  return cut;
+}
+
+template <class T>
+ProductWorkspace product_workspace(const Product<T>& p) {
+  const Layout layout = make_layout(p, cut_product(p));
+  return {layout.shared, layout.thread};
+}
+
+template <class T>
+void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
+  const GemmKernels<T>& kernel = gemm_kernels<T>();
+  const ProductCut cut = cut_product(p);
+  const Layout layout = make_layout(p, cut);
+  threads = threads_within(workspace_limit, layout.shared, layout.thread, threads, "implicit");
+  const double flops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+  if (flops < kSerialFlops) threads = 1;
+  const Workspace memory(layout.shared + static_cast<std::size_t>(threads) * layout.thread);
+  std::byte* const workspace = memory.at<std::byte>(0);
+  const auto shared = [&](std::size_t offset) { return reinterpret_cast<T*>(workspace + offset); };
+  if (p.share_left) {
+    pack_shared(p, cut, layout, *p.left, kernel.mr, p.m, cut.left_panels, threads, workspace, shared(layout.left));
+  }
+  if (p.share_right) {
+    pack_shared(p, cut, layout, *p.right, kernel.nr, p.n, cut.right_panels, threads, workspace, shared(layout.right));
+  }
+  for (int64_t i = 0; p.row_bias.data != nullptr && i < cut.left_panels * kernel.mr; ++i) {
+    shared(layout.row_bias)[i] = i < p.m ? p.row_bias[i] : T(0);
+  }
+  for (int64_t j = 0; p.col_bias.data != nullptr && j < cut.right_panels * kernel.nr; ++j) {
+    shared(layout.col_bias)[j] = j < p.n ? p.col_bias[j] : T(0);
+  }
+  const Blocks left(cut.left_panels, cut.task_left), right(cut.right_panels, cut.task_right);
+  parallel_for(cut.parts * left.count * right.count, threads, [&](int64_t task, int slot) {
+    std::byte* own = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread;
+    const int64_t part = task % cut.parts, block = task / cut.parts;
+    Task<T>(p, cut, layout, left[block % left.count], right[block / left.count], part, workspace, own).run();
+  });
+  if (cut.parts == 1) return;
+  parallel_for(left.count * right.count, threads, [&](int64_t block, int slot) {
+    std::byte* own = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread;
+    Task<T>(p, cut, layout, left[block % left.count], right[block / left.count], 0, workspace, own).add_parts();
   });
 }
 
+template <class T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c) {
+  if (c.rows == 0 || c.cols == 0) return;
+  // The micro-kernel writes rows: a result that lies by columns is the transposed product.
+  const bool swap = std::abs(c.row_stride) < std::abs(c.col_stride);
+  if (swap) {
+    std::swap(a, b);
+    a = a.transposed();
+    b = b.transposed();
+    c = c.transposed();
+  }
+  const MatrixOperand<T> left(a.data, a.row_stride, a.col_stride), right(b.data, b.col_stride, b.row_stride);
+  Product<T> product;
+  product.m = c.rows;
+  product.n = c.cols;
+  product.k = a.cols;
+  product.left = &left;
+  product.right = &right;
+  product.result = c.data;
+  product.rows = Lattice::line(c.rows, c.row_stride);
+  product.cols = Lattice::line(c.cols, c.col_stride);
+  (swap ? product.row_bias : product.col_bias) = bias;
+  product.relu = relu;
+  (c.rows <= c.cols ? product.share_left : product.share_right) = true;
+  multiply(product, num_threads(), kUnlimited);
+}
+
+template class MatrixOperand<float>;
+template class MatrixOperand<double>;
+template ProductCut cut_product(const Product<float>&);
+template ProductCut cut_product(const Product<double>&);
+template ProductWorkspace product_workspace(const Product<float>&);
+template ProductWorkspace product_workspace(const Product<double>&);
+template void multiply(const Product<float>&, int, std::size_t);
+template void multiply(const Product<double>&, int, std::size_t);
 template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>);
 template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, bool, Matrix<double>);
 

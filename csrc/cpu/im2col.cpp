@@ -10,8 +10,6 @@
 // bits.
 #include "im2col.hpp"
 
-#include <stdexcept>
-
 #include "gemm_blas.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
@@ -62,19 +60,6 @@ Layout make_layout(Pass pass, const ConvShape& s, const Cut& cut, std::size_t it
   const int64_t rows = pass == Pass::forward ? filter_cells(s) : cut.channels.size * s.taps();
   const int64_t k = pass == Pass::forward ? cut.channels.size : s.group_k();
   return {size(copies * s.k, filter_cells(s)), size(rows, cut.pixels.size), size(k, cut.pixels.size)};
-}
-
-// As many threads as the tasks, the caller's setting and the limit allow.
-int usable_threads(int64_t tasks, const Layout& layout, std::size_t limit) {
-  const std::size_t least = layout.filters + layout.thread();
-  if (least > limit) {
-    throw std::invalid_argument("workspace_limit is " + std::to_string(limit) +
-                                " bytes, but algorithm \"im2col\" needs at least " + std::to_string(least) +
-                                " for this shape");
-  }
-  const std::size_t fit = (limit - layout.filters) / std::max<std::size_t>(1, layout.thread());
-  return static_cast<int>(
-      std::min<std::size_t>({static_cast<std::size_t>(num_threads()), fit, static_cast<std::size_t>(tasks)}));
 }
 
 // One image's [channels, pixels], where BLAS can use it in place.
@@ -157,18 +142,14 @@ Range offset(Range r, int64_t by) { return {r.begin + by, r.end + by}; }
 
 }  // namespace
 
-std::size_t workspace(Pass pass, const ConvShape& shape, std::size_t itemsize) {
-  const Layout layout = make_layout(pass, shape, make_cut(pass, shape, itemsize), itemsize);
-  return layout.filters + layout.thread();
-}
-
 template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
   const Cut cut = make_cut(Pass::forward, s, sizeof(T));
   const Layout layout = make_layout(Pass::forward, s, cut, sizeof(T));
   const int64_t tasks = s.n * s.groups * cut.pixels.count * cut.channels.count;
-  const int threads = usable_threads(tasks, layout, workspace_limit);
+  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
+                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
   const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
   load_blas();
   const Matrix<const T> filters = readable_filters(s, w, memory.at<T>(0));
@@ -200,7 +181,8 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> 
   const Cut cut = make_cut(Pass::input, s, sizeof(T));
   const Layout layout = make_layout(Pass::input, s, cut, sizeof(T));
   const int64_t tasks = s.n * s.groups * cut.channels.count;
-  const int threads = usable_threads(tasks, layout, workspace_limit);
+  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
+                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
   const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
   load_blas();
   const Matrix<const T> filters = readable_filters(s, w, memory.at<T>(0));
@@ -239,7 +221,8 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
   const Layout layout = make_layout(Pass::weight, s, cut, sizeof(T));
   const int64_t partials = cut.images.count, size = s.k * filter_cells(s);
   const int64_t tasks = s.groups * cut.channels.count * partials;
-  const int threads = usable_threads(tasks, layout, workspace_limit);
+  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
+                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
   const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
   load_blas();
 

@@ -5,9 +5,6 @@
 
 namespace fastconv::cpu::im2col {
 
-// Bytes of workspace that one thread needs; the calls below use fewer threads rather than exceed a limit.
-std::size_t workspace(Pass pass, const ConvShape& shape, std::size_t itemsize);
-
 template <class T>
 void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit);

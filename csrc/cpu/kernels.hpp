@@ -1,12 +1,70 @@
-// The table that each instruction set's build of kernels.cpp fills in.
+// The table that each instruction set's build of kernels.cpp fills in: everything whose speed depends on vector width.
+//
+// A panel holds W rows (or columns) of an operand side by side, [k][W], zeros where the operand ends: W is `mr` for the
+// left operand and `nr` for the right one.
 #pragma once
 
 #include <cstdint>
 
 namespace fastconv::cpu {
 
+// What happens to a finished tile on its way to memory.
+template <class T>
+struct Epilogue {
+  const T* row_bias = nullptr;  // one for each row of the tile, or null
+  const T* col_bias = nullptr;  // one for each column of the tile (nr of them readable), or null
+  bool relu = false;
+};
+
+// A run of a panel's lanes that reads `step`-strided memory: lane i of [begin, end) holds base[offset + i * step].
+struct Segment {
+  int64_t offset;
+  int32_t begin, end;
+};
+
+template <class T>
+struct GemmKernels {
+  int mr, nr;
+
+  // out[rows, nr] = init[rows, nr] + a[k][mr]^T b[k][nr], through the epilogue. `init` (rows nr apart) may be null:
+  // zero.
+  void (*tile)(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_stride, int rows,
+               const Epilogue<T>& epilogue);
+
+  // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
+  void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);
+  // panel[k][width], lane i of row k being rows[i][k] for i < lanes, else zero; a null row is zeros.
+  void (*pack_rows)(T* panel, int width, const T* const* rows, int lanes, int64_t k);
+  // panel[channels][taps][width]: the taps of each channel plane, `segments` of them for each tap; other lanes are
+  // zero.
+  void (*pack_taps)(T* panel, int width, const T* base, int64_t channel_stride, int64_t channels,
+                    const Segment* segments, int segments_per_tap, int taps, int64_t step);
+};
+
+// A filter tap along a row of outputs: lane i of [begin, end) reads src[i * step], the others read padding.
+template <class T>
+struct RowTap {
+  const T* src;
+  T weight;
+  int64_t begin, end;
+};
+
+template <class T>
+struct DepthwiseKernels {
+  // out[i * out_step] = bias + the taps' weight * src[i * step], through relu; planes: lanes are the outputs of a row.
+  void (*row)(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, int64_t tap_count, int64_t step, T bias,
+              bool relu);
+  // out[c] = bias[c] + the taps' weights[tap][c] * src[tap][c], through relu; channels last. bias may be null.
+  void (*pixel)(T* out, int64_t channels, const T* const* src, const T* const* weights, int64_t tap_count,
+                const T* bias, bool relu);
+};
+
 struct Kernels {
   const char* isa;
+  GemmKernels<float> float32;
+  GemmKernels<double> float64;
+  DepthwiseKernels<float> depthwise32;
+  DepthwiseKernels<double> depthwise64;
   // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
   double (*fma_float32)(int64_t rounds);
   double (*fma_float64)(int64_t rounds);

@@ -69,6 +69,16 @@ void for_each_cell(const Tensor<T>& t, int64_t n, int64_t c, const Extents& exte
   });
 }
 
+// Sets a whole tensor [rows, channels, extents], one channel after another, to value(channel).
+template <class T, class Value>
+void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {
+  for (int64_t n = 0; n < rows; ++n) {
+    for (int64_t c = 0; c < channels; ++c) {
+      for_each_cell(t, n, c, extents, {0, volume(extents)}, [&](T& cell, int64_t) { cell = value(c); });
+    }
+  }
+}
+
 // Walks the output positions of a block as one filter tap sees channel c of image n, run by run:
 // visit(offset in the block, length, the part of the run that reads real cells, the first such cell).
 template <class T, class Visit>
@@ -88,23 +98,27 @@ void for_each_tap_run(const ConvShape& s, const Tensor<T>& t, int64_t n, int64_t
   });
 }
 
+// One row of the patches: what a filter tap reads of channel c at each position of the block.
+template <class T>
+void gather_row(const ConvShape& s, const Tensor<const T>& x, int64_t n, int64_t c, int64_t tap, Range block, T* row) {
+  const int64_t step = s.axis[2].stride * x.stride[4];
+  for_each_tap_run(s, x, n, c, tap, block, [&](int64_t offset, int64_t length, Range real, const T* cell) {
+    T* out = row + offset;
+    std::fill(out, out + real.begin, T(0));
+    if (step == 1) {
+      std::copy_n(cell, real.size(), out + real.begin);
+    } else {
+      for (int64_t i = 0; i < real.size(); ++i) out[real.begin + i] = cell[i * step];
+    }
+    std::fill(out + real.end, out + length, T(0));
+  });
+}
+
 // patches[channels * taps, block], contiguous.
 template <class T>
 void gather(const ConvShape& s, const Tensor<const T>& x, int64_t n, Range channels, Range block, T* patches) {
-  const int64_t step = s.axis[2].stride * x.stride[4];
   for (int64_t c = channels.begin; c < channels.end; ++c) {
-    for (int64_t tap = 0; tap < s.taps(); ++tap, patches += block.size()) {
-      for_each_tap_run(s, x, n, c, tap, block, [&](int64_t offset, int64_t length, Range real, const T* cell) {
-        T* out = patches + offset;
-        std::fill(out, out + real.begin, T(0));
-        if (step == 1) {
-          std::copy_n(cell, real.size(), out + real.begin);
-        } else {
-          for (int64_t i = 0; i < real.size(); ++i) out[real.begin + i] = cell[i * step];
-        }
-        std::fill(out + real.end, out + length, T(0));
-      });
-    }
+    for (int64_t tap = 0; tap < s.taps(); ++tap, patches += block.size()) gather_row(s, x, n, c, tap, block, patches);
   }
 }
 

@@ -26,7 +26,10 @@ void relu(const T* x, T* y, int64_t size) {
 template <class T>
 void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
   for_blocks(size, [=](Range block) {
-    for (int64_t i = block.begin; i < block.end; ++i) dx[i] = y[i] > 0 ? dy[i] : T(0);
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      const T gradient = dy[i];  // loaded in any case: a branch would keep the loop scalar
+      dx[i] = y[i] > 0 ? gradient : T(0);
+    }
   });
 }
 

@@ -1,10 +1,13 @@
 // Scratch memory of one call, kept by the calling thread for its next call.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <stdexcept>
+#include <string>
 
 namespace fastconv::cpu {
 
@@ -18,6 +21,19 @@ inline std::size_t array_bytes(int64_t rows, int64_t cols, std::size_t itemsize)
     throw std::bad_alloc();
   }
   return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
+
+inline constexpr std::size_t kUnlimited = SIZE_MAX;
+
+// As many of `threads` as fit into a limit, given the bytes that they share and that each needs for itself;
+// std::invalid_argument if not even one does.
+inline int threads_within(std::size_t limit, std::size_t shared, std::size_t each, int threads, const char* algorithm) {
+  if (shared > limit || each > limit - shared) {
+    throw std::invalid_argument("workspace_limit is " + std::to_string(limit) + " bytes, but algorithm \"" + algorithm +
+                                "\" needs at least " + std::to_string(shared + each) + " for this shape");
+  }
+  if (each == 0) return threads;
+  return static_cast<int>(std::min(static_cast<std::size_t>(threads), (limit - shared) / each));
 }
 
 // At least `bytes` of uninitialised memory on a cache line; one such object per thread at a time. Fresh pages cost more

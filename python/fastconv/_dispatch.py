@@ -20,34 +20,34 @@ class Backend:
 
 CPU = Backend(np, _core)
 
+_OPTIONAL = "bias"
 _CPU_DEVICE = 1  # DLPack's kDLCPU; the pinned host memory of CUDA (3) is read the same way
 _HOST_DEVICES = (_CPU_DEVICE, 3)
 
 
 def resolve(**arrays: Any) -> tuple[Backend, list[Any]]:
-    """The backend of a call's arrays and the arrays as it takes them; None stays None.
+    """The backend of a call's arrays and the arrays as it takes them; a bias may be None.
 
     NumPy arrays are taken as they are, other producers of DLPack zero-copy. Keywords are the
     arguments' names, for error messages.
     """
-    values = list(arrays.values())
-    for value in values:
-        if type(value) is not np.ndarray and value is not None:
+    for name, value in arrays.items():
+        if type(value) is not np.ndarray and not (value is None and name == _OPTIONAL):
             return CPU, [_as_numpy(name, value) for name, value in arrays.items()]
-    return CPU, values
+    return CPU, list(arrays.values())
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
-    if value is None:
+    if value is None and name == _OPTIONAL:
         return None
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill it first, {name}.filled(0)")
     if isinstance(value, np.ndarray):
         return np.asarray(value)
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
+        came = "None" if value is None else type(value).__name__
         raise TypeError(
-            f"{name} must be a NumPy array or offer __dlpack__, got {type(value).__name__}: "
-            f"convert it with np.asarray"
+            f"{name} must be a NumPy array or offer __dlpack__, got {came}: convert it with np.asarray"
         )
     device, _ = value.__dlpack_device__()
     if device not in _HOST_DEVICES:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from fastconv import _core
 
 PaddingArgument: TypeAlias = "int | str | Iterable[int] | Iterable[tuple[int, int]]"
@@ -16,12 +18,18 @@ Ints: TypeAlias = tuple[int, ...]
 _CACHED = 1024  # geometries; a network has tens
 
 
+def _is_int(value: Any) -> bool:
+    """Whether the value counts as one int; a bool does not, an array with axes neither."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and np.ndim(value) == 0
+
+
 def _int(value: Any, name: str) -> int:
-    if type(value) is int:
-        return value
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not _is_int(value):
         raise TypeError(f"{name} must be an int or ints, got {value!r} ({type(value).__name__})")
-    return operator.index(value)
+    index = operator.index(value)
+    if abs(index) >= 2**62:  # C++ checks the rest in 64 bits
+        raise ValueError(f"{name} must be below 2**62, got {index}")
+    return index
 
 
 def _sequence(value: Any, name: str) -> tuple[Any, ...]:
@@ -32,31 +40,35 @@ def _sequence(value: Any, name: str) -> tuple[Any, ...]:
 
 def per_axis(value: AxisArgument, name: str, axes: int) -> Ints:
     """One int per spatial axis from an int or as many ints."""
-    if type(value) is int:
-        return (value,) * axes
-    if hasattr(value, "__index__") or not hasattr(value, "__iter__"):
+    if _is_int(value):
         return (_int(value, name),) * axes
-    return tuple(_int(v, name) for v in _sequence(value, name))
+    entries = tuple(_int(v, name) for v in _sequence(value, name))
+    if len(entries) != axes:
+        raise ValueError(f"{name} must be an int or {axes} of them, one per axis, got {entries}")
+    return entries
 
 
-def shape_of(value: Any, name: str) -> Ints:
-    """A shape given as a tuple or list of ints."""
-    return tuple(_int(v, name) for v in _sequence(value, name))
+def shape_of(value: Any, name: str, axes: int) -> Ints:
+    """A shape of two axes and the spatial ones, given as a tuple or list of ints."""
+    shape = tuple(_int(v, name) for v in _sequence(value, name))
+    if len(shape) != axes + 2:
+        raise ValueError(f"{name} must have {axes + 2} entries, got {shape}")
+    if min(shape) < 0:
+        raise ValueError(f"{name} must not be negative, got {shape}")
+    return shape
 
 
 def paddings(value: PaddingArgument, axes: int) -> str | tuple[tuple[int, int], ...]:
     """A padding word, or one (before, after) pair per axis."""
-    if type(value) is int:
-        return ((value, value),) * axes
     if isinstance(value, str):
         return value
-    if hasattr(value, "__index__") or not hasattr(value, "__iter__"):
+    if _is_int(value):
         p = _int(value, "padding")
         return ((p, p),) * axes
-    entries = tuple(value)
+    entries = _sequence(value, "padding")
     nested = [hasattr(e, "__iter__") and not isinstance(e, str) for e in entries]
     if entries and all(nested):
-        pairs = tuple(shape_of(e, "padding") for e in entries)
+        pairs = tuple(tuple(_int(p, "padding") for p in e) for e in entries)
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"padding must give a (before, after) pair per axis, got {value!r}")
         return tuple((before, after) for before, after in pairs)

@@ -13,8 +13,9 @@ padding
 groups
     C and K fall into so many groups that do not mix; groups = C is a depthwise convolution.
 algorithm
-    "auto" or "im2col" (patches are materialised for BLAS). The environment variable
-    FASTCONV_ALGORITHM is what "auto" prefers.
+    "auto"; "implicit" (one matrix product that gathers the patches while packing), "direct" (one
+    channel a group, not for weight gradients) or "im2col" (patches stored, multiplied by BLAS).
+    The environment variable FASTCONV_ALGORITHM is what "auto" prefers.
 precision
     "fp32": never less than the arrays' own.
 workspace_limit
@@ -115,7 +116,7 @@ def conv2d_grad_input(
     """
     _check_precision(precision)
     backend, (dy, w) = resolve(dy=dy, w=w)
-    x_shape = _geometry.shape_of(input_shape, "input_shape")
+    x_shape = _geometry.shape_of(input_shape, "input_shape", 2)
     geometry, _ = _geometry.conv_geometry(
         2, x_shape, w.shape, stride, padding, dilation, groups, layout
     )
@@ -146,7 +147,7 @@ def conv2d_grad_weight(
     """
     _check_precision(precision)
     backend, (dy, x) = resolve(dy=dy, x=x)
-    w_shape = _geometry.shape_of(weight_shape, "weight_shape")
+    w_shape = _geometry.shape_of(weight_shape, "weight_shape", 2)
     geometry, _ = _geometry.conv_geometry(
         2, x.shape, w_shape, stride, padding, dilation, groups, layout
     )
@@ -183,12 +184,11 @@ def conv2d_grad(
     out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
 ) -> tuple[Array | None, Array | None, Array | None]:
     """All gradients of sum((conv2d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    wanted = {needs} if isinstance(needs, str) else set(needs)
-    if not wanted <= {"input", "weight", "bias"}:
+    wanted = {needs} if isinstance(needs, str) else set(needs or ())
+    if needs is None or not wanted <= {"input", "weight", "bias"}:
         raise ValueError(f'needs must be of "input", "weight" and "bias", got {needs!r}')
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        raise ValueError(f"out must be three arrays or None, (dx, dw, db), got {type(out).__name__}")
-    _, (dy, x, w) = resolve(dy=dy, x=x, w=w)
+    backend, (dy, x, w) = resolve(dy=dy, x=x, w=w)
+    _check_outs(out, backend, dy=dy, x=x, w=w)
     keywords: dict[str, Any] = {
         "stride": stride,
         "padding": padding,
@@ -207,6 +207,25 @@ def conv2d_grad(
     if "bias" in wanted:
         db = conv2d_grad_bias(dy, layout=layout, out=out[2])
     return dx, dw, db
+
+
+def _check_outs(out: Any, backend: Backend, **operands: Array) -> None:
+    """Before the first of several results is written: each `out` fits, and none overlaps another."""
+    if not isinstance(out, tuple | list) or len(out) != 3:
+        raise ValueError(f"out must be three arrays or None, (dx, dw, db), got {type(out).__name__}")
+    dy, x, w = operands.values()
+    shapes = (x.shape, w.shape, w.shape[:1])
+    for i, (array, shape) in enumerate(zip(out, shapes, strict=True)):
+        if array is None:
+            continue
+        output(array, backend, shape, dy.dtype, **operands)
+        for j in range(i):
+            output(array, backend, shape, dy.dtype, **{f"out[{j}]": out[j]})
+        if array.shape != shape or array.dtype != dy.dtype or not array.flags.writeable:
+            raise ValueError(
+                f"out[{i}] must be writable, of shape {shape} and dtype {dy.dtype}, "
+                f"got shape {array.shape} and dtype {array.dtype}"
+            )
 
 
 def max_pool2d(
@@ -255,12 +274,9 @@ def max_pool2d_grad(
     """
     backend, (dy, indices) = resolve(dy=dy, indices=indices)
     channels_last = _geometry.check_layout(layout, 2)
-    x_shape = _geometry.shape_of(input_shape, "input_shape")
-    for name, shape in (("dy", dy.shape), ("input_shape", x_shape)):
-        if len(shape) != 4:
-            raise ValueError(f"{name} must have 4 axes ({layout}), got {shape}")
-    if min(x_shape) < 0:
-        raise ValueError(f"input_shape must not be negative, got {x_shape}")
+    x_shape = _geometry.shape_of(input_shape, "input_shape", 2)
+    if dy.ndim != 4:
+        raise ValueError(f"dy must have 4 axes ({layout}), got shape {dy.shape}")
     dx = output(out, backend, x_shape, dy.dtype, dy=dy, indices=indices)
     if dx.shape != x_shape:
         raise ValueError(f"out has shape {dx.shape}, expected {x_shape} (input_shape)")
@@ -281,7 +297,6 @@ class Plan:
     output_shape: tuple[int, ...]
     dtype: str
     flops: float  # of the definition, multiplications and additions
-    workspace: int  # bytes a thread
     isa: str
     threads: int
 
@@ -291,7 +306,6 @@ class Plan:
             f"{self.dtype}\n"
             f"  algorithm  {self.algorithm} ({self.reason})\n"
             f"  arithmetic {self.flops / 1e6:.4g} MFLOP by the definition\n"
-            f"  workspace  {self.workspace / 1024:.1f} KiB a thread\n"
             f"  runs on    {self.isa}, up to {self.threads} threads"
         )
 
@@ -309,7 +323,6 @@ def explain(
     groups: int = 1,
     layout: Layout2d = "NCHW",
     algorithm: str = "auto",
-    workspace_limit: int | None = None,
 ) -> Plan:
     """How a call of `op` ("conv2d") with these shapes would be computed, without computing it."""
     if op != "conv2d":
@@ -319,12 +332,10 @@ def explain(
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise TypeError(f"dtype must be float32 or float64, got {name}")
-    x = _geometry.shape_of(x_shape, "x_shape")
-    w = _geometry.shape_of(w_shape, "w_shape")
+    x = _geometry.shape_of(x_shape, "x_shape", 2)
+    w = _geometry.shape_of(w_shape, "w_shape", 2)
     geometry, y = _geometry.conv_geometry(2, x, w, stride, padding, dilation, groups, layout)
-    chosen, reason, workspace = _core.plan_conv(
-        geometry, pass_, name == "float64", algorithm, workspace_limit
-    )
+    chosen, reason = _core.plan_conv(geometry, pass_, algorithm)
     return Plan(
         op,
         pass_,
@@ -335,7 +346,6 @@ def explain(
         y,
         name,
         geometry.flops,
-        workspace,
         _core.isa(),
         _core.num_threads(),
     )

@@ -90,7 +90,5 @@ class Conv2d(Layer):
 
 
 def _filter_size(kernel_size: AxisArgument) -> tuple[int, int]:
-    sizes = per_axis(kernel_size, "kernel_size", 2)
-    if len(sizes) != 2:
-        raise ValueError(f"kernel_size is {kernel_size}, expected an int or (height, width)")
-    return positive("kernel_size", sizes[0]), positive("kernel_size", sizes[1])
+    height, width = per_axis(kernel_size, "kernel_size", 2)
+    return positive("kernel_size", height), positive("kernel_size", width)

@@ -1,0 +1,99 @@
+// The matrix product that every pass, Winograd and the dense layer share.
+//
+//            n                 Panels of `nr` columns of the right operand and of `mr` rows of the left one are packed,
+//        +-------+             [k][nr] and [k][mr]. A tile [mr, nr] of the result is one call of the micro-kernel,
+//        which
+//     k  | right |             keeps it in registers over a block of k. Packing is the only reader of the operands: an
+//        +-------+             operand that is an image's patches is im2col that never exists.
+//    k
+//  +----+-------+              Goto and van de Geijn, ACM TOMS 34 (2008); Van Zee and van de Geijn, ACM TOMS 41 (2015).
+// m|left|result |
+//  +----+-------+
+#pragma once
+
+#include <array>
+#include <cstddef>
+
+#include "../ops.hpp"
+#include "isa.hpp"
+
+namespace fastconv::cpu {
+
+// One side of a product: lanes (rows of the left one, columns of the right one) by k.
+template <class T>
+class Operand {
+ public:
+  virtual ~Operand() = default;
+  // panels[lanes / width][k][width], zeros after the last lane; `scratch` has scratch_bytes(width).
+  virtual void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const = 0;
+  virtual std::size_t scratch_bytes(int /*width*/) const { return 0; }
+};
+
+template <class T>
+class MatrixOperand final : public Operand<T> {
+ public:
+  MatrixOperand(const T* data, int64_t lane_stride, int64_t k_stride)
+      : data_(data), lane_stride_(lane_stride), k_stride_(k_stride) {}
+  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override;
+
+ private:
+  const T* data_;
+  int64_t lane_stride_, k_stride_;
+};
+
+// Offsets of the lanes 0, 1, ... of one side of the result: a walk over up to four axes, the last one fastest.
+struct Lattice {
+  std::array<int64_t, 4> extent{1, 1, 1, 1}, stride{};
+
+  static Lattice line(int64_t extent, int64_t stride) { return {{1, 1, 1, extent}, {0, 0, 0, stride}}; }
+  void offsets(Range lanes, int64_t* out) const;
+};
+
+template <class T>
+struct Product {
+  int64_t m = 0, n = 0, k = 0;
+  const Operand<T>* left = nullptr;
+  const Operand<T>* right = nullptr;
+  bool share_left = false, share_right = false;  // packed once, for all tasks
+  T* result = nullptr;                           // element (i, j) at rows.offset(i) + cols.offset(j)
+  Lattice rows, cols;
+  Vector<const T> row_bias{}, col_bias{};
+  bool relu = false;
+};
+
+// How a product is cut; a function of its extents alone, so that every thread count gives the same bits.
+struct ProductCut {
+  int64_t left_panels, right_panels;  // of the whole result
+  int64_t task_left, task_right;      // of a task
+  int64_t k_block, k_blocks;
+  int64_t parts;  // of k, each with a sum of its own, where the result alone is too small to share out
+};
+template <class T>
+constexpr int64_t max_k_block() {
+  return 2048 / sizeof(T);  // longer runs of the micro-kernel gain nothing, shorter ones reload the result
+}
+template <class T>
+ProductCut cut_product(const Product<T>& product);
+
+// Bytes that all threads share, and that each needs for itself.
+struct ProductWorkspace {
+  std::size_t shared, thread;
+};
+template <class T>
+ProductWorkspace product_workspace(const Product<T>& product);
+
+// Computes the product on up to `threads` threads, fewer where the workspace would exceed the limit in bytes;
+// std::invalid_argument, before anything is written, if one thread's does.
+template <class T>
+void multiply(const Product<T>& product, int threads, std::size_t workspace_limit);
+
+template <class T>
+const GemmKernels<T>& gemm_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return kernels().float32;
+  } else {
+    return kernels().float64;
+  }
+}
+
+}  // namespace fastconv::cpu

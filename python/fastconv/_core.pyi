@@ -1,0 +1,95 @@
+"""Types of the compiled CPU kernels. Arrays are positional; outputs are written in place."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Array: TypeAlias = NDArray[Any]  # float32 or float64, all of one call the same
+_Indices: TypeAlias = NDArray[np.int64]
+_Padding: TypeAlias = str | Sequence[tuple[int, int]]
+
+__version__: str
+MAX_THREADS: int
+
+@final
+class ConvGeometry:
+    def __init__(
+        self,
+        x_shape: Sequence[int],
+        w_shape: Sequence[int],
+        stride: Sequence[int],
+        padding: _Padding,
+        dilation: Sequence[int],
+        groups: int,
+        layout: str,
+    ) -> None: ...
+    @property
+    def output_shape(self) -> tuple[int, ...]: ...
+    @property
+    def flops(self) -> float: ...
+
+@final
+class PoolGeometry:
+    def __init__(
+        self,
+        x_shape: Sequence[int],
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: _Padding,
+        dilation: Sequence[int],
+        ceil_mode: bool,
+        layout: str,
+    ) -> None: ...
+    @property
+    def output_shape(self) -> tuple[int, ...]: ...
+
+def conv_fprop(
+    geometry: ConvGeometry,
+    x: _Array,
+    w: _Array,
+    bias: _Array | None,
+    y: _Array,
+    relu: bool,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_dgrad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    w: _Array,
+    dx: _Array,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_wgrad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    x: _Array,
+    dw: _Array,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_bgrad(dy: _Array, db: _Array, channels_last: bool, /) -> None: ...
+def max_pool_fprop(
+    geometry: PoolGeometry, x: _Array, y: _Array, indices: _Indices | None, /
+) -> None: ...
+def max_pool_dgrad(dy: _Array, indices: _Indices, dx: _Array, channels_last: bool, /) -> None: ...
+def matmul(a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, /) -> None: ...
+def column_sum(a: _Array, sums: _Array, /) -> None: ...
+def relu(x: _Array, y: _Array, /) -> None: ...
+def relu_grad(dy: _Array, y: _Array, dx: _Array, /) -> None: ...
+def plan_conv(
+    geometry: ConvGeometry, pass_: str, algorithm: str, /
+) -> tuple[str, str]: ...  # algorithm, reason
+def num_threads() -> int: ...
+def set_num_threads(threads: int, /) -> None: ...
+def exchange_thread_limit(threads: int, /) -> int: ...
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
+def blas_version() -> str: ...
+def measure_peak(dtype: str, threads: int, /) -> float: ...

@@ -1,0 +1,212 @@
+"""Geometries as data, shared by the tests of the forward pass and of the gradients.
+
+All are asymmetric where they can be (H != W, R != S, strides, dilations and pads that differ by
+axis and side), so that a swapped pair of numbers cannot pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import reference
+
+Shape4 = tuple[int, int, int, int]
+PerAxis = int | tuple[int, int]
+Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class ConvCase:
+    """One convolution: x is (N, C, H, W), w is (K, C/groups, R, S)."""
+
+    name: str
+    x: Shape4
+    w: Shape4
+    stride: PerAxis = 1
+    padding: Padding = 0
+    dilation: PerAxis = 1
+    groups: int = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def geometry(self) -> Mapping[str, Any]:
+        """The keywords that every pass takes."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
+
+    @property
+    def axes(self) -> tuple[reference.Axis, reference.Axis]:
+        """The two spatial axes as the oracle resolves them."""
+        height, width = reference.axes_of(
+            self.x[2:], self.w[2:], self.stride, self.padding, self.dilation
+        )
+        return height, width
+
+    @property
+    def y(self) -> Shape4:
+        """The output's shape."""
+        height, width = self.axes
+        return self.x[0], self.w[0], height.out, width.out
+
+
+@dataclass(frozen=True)
+class PoolCase:
+    """One max-pooling of x (N, C, H, W)."""
+
+    name: str
+    x: Shape4
+    kernel_size: PerAxis
+    stride: PerAxis | None = None
+    padding: Padding = 0
+    dilation: PerAxis = 1
+    ceil_mode: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def geometry(self) -> Mapping[str, Any]:
+        """The keywords that max_pool2d takes beside kernel_size."""
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "ceil_mode": self.ceil_mode,
+        }
+
+    @property
+    def axes(self) -> tuple[reference.Axis, reference.Axis]:
+        """The two spatial axes as the oracle resolves them."""
+        k = self.kernel_size
+        window = (k, k) if isinstance(k, int) else k
+        height, width = reference.axes_of(
+            self.x[2:],
+            window,
+            window if self.stride is None else self.stride,
+            self.padding,
+            self.dilation,
+            ceil_mode=self.ceil_mode,
+        )
+        return height, width
+
+
+CONV_CASES = (
+    ConvCase("plain", (2, 3, 7, 9), (4, 3, 3, 2)),
+    ConvCase("one_image", (1, 5, 19, 26), (7, 5, 2, 3)),
+    ConvCase("many_images", (9, 2, 5, 4), (3, 2, 2, 3)),
+    ConvCase("one_channel", (2, 1, 9, 8), (6, 1, 3, 4)),
+    ConvCase("one_filter", (2, 6, 5, 8), (1, 6, 2, 3)),
+    ConvCase("strides", (2, 5, 11, 8), (7, 5, 3, 4), stride=(2, 3)),
+    ConvCase("stride_beyond_filter", (2, 3, 14, 17), (5, 3, 2, 3), stride=(4, 5)),
+    ConvCase("equal_pads", (2, 3, 6, 7), (4, 3, 3, 2), padding=2),
+    ConvCase("pads_per_axis", (2, 3, 6, 7), (4, 3, 3, 2), padding=(2, 1)),
+    ConvCase("four_pads", (1, 3, 6, 9), (5, 3, 4, 3), padding=((0, 1), (2, 3))),
+    ConvCase("pads_beyond_filter", (2, 2, 5, 3), (3, 2, 2, 3), padding=((4, 0), (1, 5))),
+    ConvCase("valid", (2, 3, 7, 5), (4, 3, 2, 3), stride=(1, 2), padding="valid"),
+    ConvCase("same", (2, 3, 7, 9), (4, 3, 4, 3), padding="same"),
+    ConvCase("same_strided", (2, 3, 8, 11), (4, 3, 5, 4), stride=(3, 2), padding="same"),
+    ConvCase("same_lower", (2, 3, 8, 11), (4, 3, 5, 4), stride=(3, 2), padding="same_lower"),
+    ConvCase("same_dilated", (1, 2, 9, 10), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
+    ConvCase("same_stride_beyond_filter", (2, 3, 9, 8), (4, 3, 1, 2), (4, 3), "same"),
+    ConvCase("dilations", (2, 3, 9, 13), (4, 3, 3, 2), dilation=(2, 5)),
+    ConvCase("outer_taps_in_padding", (1, 2, 3, 4), (3, 2, 3, 3), 1, (5, 6), (5, 6)),
+    ConvCase("all_at_once", (3, 4, 12, 15), (6, 2, 3, 4), (3, 2), ((1, 2), (3, 0)), (2, 1), 2),
+    ConvCase("groups", (2, 9, 5, 8), (6, 3, 2, 3), padding=1, groups=3),
+    ConvCase("depthwise", (2, 6, 9, 7), (6, 1, 3, 2), (1, 2), ((1, 0), (0, 1)), groups=6),
+    ConvCase("depthwise_doubled", (2, 5, 6, 8), (10, 1, 3, 4), dilation=(2, 1), groups=5),
+    ConvCase("one_by_one", (2, 5, 4, 7), (3, 5, 1, 1)),
+    ConvCase("one_by_one_strided", (2, 5, 7, 8), (3, 5, 1, 1), (2, 3), (0, 1)),
+    ConvCase("row_filter", (2, 3, 4, 11), (4, 3, 1, 7), padding=(0, 2)),
+    ConvCase("column_filter", (2, 3, 11, 4), (4, 3, 7, 1), padding=(2, 0)),
+    ConvCase("one_row", (3, 4, 1, 9), (5, 4, 1, 3), stride=(1, 2)),
+    ConvCase("one_column", (3, 4, 9, 1), (5, 4, 3, 1)),
+    ConvCase("one_output", (3, 4, 5, 7), (6, 4, 5, 7)),
+    ConvCase("filter_fills_padded_input", (2, 3, 3, 4), (4, 3, 6, 9), 1, ((1, 2), (2, 3))),
+    ConvCase("first_layer", (1, 3, 23, 30), (17, 3, 7, 5), stride=(2, 3), padding=(3, 2)),
+    ConvCase("off_every_tile", (3, 19, 13, 11), (37, 19, 3, 5), padding=(1, 2)),
+    ConvCase("wide_channels", (1, 67, 5, 6), (65, 67, 2, 3)),
+    ConvCase("no_images", (0, 3, 7, 9), (4, 3, 3, 2), padding=(1, 2)),
+    ConvCase("no_channels", (2, 0, 7, 9), (4, 0, 3, 2), stride=(2, 1)),
+    ConvCase("no_filters", (2, 3, 7, 9), (0, 3, 3, 2)),
+)
+
+POOL_CASES = (
+    PoolCase("plain", (2, 3, 9, 8), (3, 2)),
+    PoolCase("two_by_two", (3, 5, 8, 14), 2),
+    PoolCase("two_by_two_odd_edges", (3, 5, 9, 13), 2),
+    PoolCase("overlapping", (2, 3, 11, 8), (3, 4), stride=(1, 2)),
+    PoolCase("stride_beyond_window", (2, 3, 13, 11), (2, 3), stride=(4, 5)),
+    PoolCase("pads_per_axis", (2, 3, 7, 9), (2, 5), stride=(2, 1), padding=(1, 2)),
+    PoolCase("four_pads", (2, 3, 7, 9), (3, 4), stride=(2, 3), padding=((1, 0), (0, 2))),
+    PoolCase("same", (2, 3, 7, 10), (2, 3), stride=(2, 3), padding="same"),
+    PoolCase("same_lower", (2, 3, 8, 10), (3, 4), stride=(1, 3), padding="same_lower"),
+    PoolCase("dilations", (2, 3, 9, 13), (3, 2), stride=(1, 2), dilation=(2, 5)),
+    PoolCase("ceil", (2, 3, 8, 11), (3, 2), stride=(2, 4), ceil_mode=True),
+    PoolCase("ceil_padded", (2, 3, 8, 7), (3, 2), (3, 2), ((1, 0), (0, 1)), 1, True),
+    PoolCase("ceil_dilated", (1, 2, 10, 9), (2, 3), (3, 2), (1, 0), (3, 2), True),
+    PoolCase("only_padding_met", (2, 3, 2, 3), (2, 2), 1, (3, 2), (5, 4)),
+    PoolCase("one_cell_window", (2, 3, 5, 4), 1),
+    PoolCase("window_fills_input", (2, 7, 4, 6), (4, 6)),
+    PoolCase("one_row", (2, 3, 1, 9), (1, 3), stride=(1, 2)),
+    PoolCase("off_every_tile", (3, 37, 13, 11), (3, 2), (2, 1)),
+    PoolCase("no_images", (0, 3, 7, 9), (3, 2)),
+    PoolCase("no_channels", (2, 0, 7, 9), (3, 2)),
+)
+
+
+def random_conv_cases(count: int, seed: int) -> tuple[ConvCase, ...]:
+    """Geometries drawn over every option at once; those without an output are drawn again."""
+    rng = np.random.default_rng(seed)
+
+    cases: list[ConvCase] = []
+    while len(cases) < count:
+        groups = int(rng.choice([1, 1, 2, 3]))
+        c, k = (groups * n for n in _pair(rng, 1, 6))
+        words: list[Padding] = ["valid", "same", "same_lower", (_pair(rng, 0, 3), _pair(rng, 0, 3))]
+        case = ConvCase(
+            name=f"random{len(cases)}",
+            x=(int(rng.integers(1, 4)), c, *_pair(rng, 1, 14)),
+            w=(k, c // groups, *_pair(rng, 1, 5)),
+            stride=_pair(rng, 1, 4),
+            padding=words[rng.integers(len(words))],
+            dilation=_pair(rng, 1, 3),
+            groups=groups,
+        )
+        if min(case.y) > 0:
+            cases.append(case)
+    return tuple(cases)
+
+
+def random_pool_cases(count: int, seed: int) -> tuple[PoolCase, ...]:
+    """Poolings drawn over every option at once; those without an output are drawn again."""
+    rng = np.random.default_rng(seed)
+
+    cases: list[PoolCase] = []
+    while len(cases) < count:
+        window, dilation = _pair(rng, 1, 4), _pair(rng, 1, 3)
+        largest = [((k - 1) * d + 1) // 2 for k, d in zip(window, dilation, strict=True)]
+        case = PoolCase(
+            name=f"random{len(cases)}",
+            x=(*_pair(rng, 1, 4), *_pair(rng, 1, 14)),
+            kernel_size=window,
+            stride=_pair(rng, 1, 4),
+            padding=(_pair(rng, 0, largest[0]), _pair(rng, 0, largest[1])),
+            dilation=dilation,
+            ceil_mode=bool(rng.integers(2)),
+        )
+        if min(a.out for a in case.axes) > 0:
+            cases.append(case)
+    return tuple(cases)
+
+
+def _pair(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
+    first, second = rng.integers(low, high + 1, 2).tolist()
+    return first, second

@@ -1,0 +1,29 @@
+"""Fixtures that every test may ask for."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import fastconv
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator with a fixed seed: a failing test fails again."""
+    return np.random.default_rng(20231)
+
+
+@pytest.fixture(params=[1, 2, 3], ids=lambda count: f"{count}thread")
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run the test once on each of these numbers of threads."""
+    with fastconv.num_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def process_threads() -> Iterator[None]:
+    """Put the process-wide number of threads back after a test that sets it."""
+    before = fastconv.get_num_threads()
+    yield
+    fastconv.set_num_threads(before)

@@ -11,6 +11,9 @@ namespace {
 // overflow.
 constexpr int64_t kMaxExtent = std::numeric_limits<int32_t>::max();
 
+// A window's taps are listed once a call.
+constexpr double kMaxPoolCells = 1 << 24;
+
 constexpr const char* kAxisName[] = {"depth", "height", "width"};
 
 // The layout's axes, checked against the rank of x.
@@ -166,6 +169,10 @@ PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& st
       "x has shape " + to_string(x) + " (" + layout_name + "), kernel_size is " + to_string(kernel_size);
   check_extents(x, "x", 48);
   check_entries(kernel_size, "kernel_size", spatial, 1);
+  double cells = 1;
+  for (const int64_t size : kernel_size) cells *= static_cast<double>(size);
+  if (cells > kMaxPoolCells)
+    throw py::value_error("kernel_size must have at most 2**24 cells, got " + to_string(kernel_size));
   check_entries(stride, "stride", spatial, 1);
   check_entries(dilation, "dilation", spatial, 1);
   shape.n = x[0];

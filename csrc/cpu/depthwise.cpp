@@ -42,25 +42,28 @@ template <class T>
 void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
             std::size_t workspace_limit) {
   const auto& [depth, height, width] = s.axis;
-  const std::size_t own = array_bytes(s.taps(), 1, sizeof(RowTap<T>));
+  const std::size_t row_taps = array_bytes(s.taps(), 1, sizeof(RowTap<T>));
+  const std::size_t own = row_taps + array_bytes(s.taps(), 1, sizeof(T));
   const int threads = threads_within(workspace_limit, 0, own, threads_for(s), "direct");
   const Workspace memory(static_cast<std::size_t>(threads) * own);
+  const std::vector<Range> real_outputs = tap_outputs(width);
   parallel_for(s.n * s.k, threads, [&](int64_t plane, int slot) {
     const int64_t n = plane / s.k, k = plane % s.k;
     auto* taps = memory.at<RowTap<T>>(static_cast<std::size_t>(slot) * own);
+    T* weights = memory.at<T>(static_cast<std::size_t>(slot) * own + row_taps);
     const T* channel = x.at(n, k / s.group_k());
     for (int64_t row = 0; row < depth.out * height.out; ++row) {
       const int64_t z = row / height.out, p = row % height.out;
       int64_t count = 0;
       for_each_row_tap(s, z, p, [&](int64_t tap, int64_t d, int64_t h, int64_t f) {
         const int64_t r = tap / width.filter % height.filter, t = tap / width.filter / height.filter;
-        const Range real = width.outputs(f);
+        const Range real = real_outputs[static_cast<std::size_t>(f)];
         if (real.size() == 0) return;
         const T* src = channel + d * x.stride[2] + h * x.stride[3] + width.input(0, f) * x.stride[4];
-        taps[count++] = {src, *(w.at(k, 0) + t * w.stride[2] + r * w.stride[3] + f * w.stride[4]), real.begin,
-                         real.end};
+        weights[count] = *(w.at(k, 0) + t * w.stride[2] + r * w.stride[3] + f * w.stride[4]);
+        taps[count++] = {src, real.begin, real.end};
       });
-      kernel<T>().row(y.at(n, k) + z * y.stride[2] + p * y.stride[3], y.stride[4], width.out, taps, count,
+      kernel<T>().row(y.at(n, k) + z * y.stride[2] + p * y.stride[3], y.stride[4], width.out, taps, weights, count,
                       width.stride * x.stride[4], bias.data != nullptr ? bias[k] : T(0), relu);
     }
   });

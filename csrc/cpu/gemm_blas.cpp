@@ -1,6 +1,7 @@
 #include "gemm_blas.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -19,20 +20,38 @@ template <class T>
 using Gemm = void (*)(Order, Transpose, Transpose, int m, int n, int k, T alpha, const T* a, int lda, const T* b,
                       int ldb, T beta, T* c, int ldc);
 
-// Between exit() and the end of the process the library frees its buffers, while a daemon thread may still compute:
-// calls in flight are waited for, later ones never return.
-std::atomic<int> in_flight{0};
-std::atomic<bool> closing{false};
-
-struct InFlight {
-  InFlight() {
-    in_flight.fetch_add(1);
-    while (closing.load()) {
-      in_flight.fetch_sub(1);
-      for (;;) ::pause();
+// The library may not be inside a call while the process forks (the child would inherit its locks) or exits (it frees
+// its buffers): both close this gate and wait for the calls in flight. It opens again after a fork, never after exit().
+class Gate {
+ public:
+  void enter() {
+    for (;;) {
+      inside_.fetch_add(1);
+      if (!closed_.load()) return;
+      leave();
+      ::usleep(100);
     }
   }
-  ~InFlight() { in_flight.fetch_sub(1); }
+  void leave() { inside_.fetch_sub(1); }
+
+  void close() {
+    closed_.store(true);
+    while (inside_.load() != 0) ::usleep(10);
+  }
+  void open() { closed_.store(false); }
+
+ private:
+  std::atomic<int> inside_{0};
+  std::atomic<bool> closed_{false};
+};
+
+Gate gate;
+
+struct InsideGate {
+  InsideGate() { gate.enter(); }
+  ~InsideGate() { gate.leave(); }
+  InsideGate(const InsideGate&) = delete;
+  InsideGate& operator=(const InsideGate&) = delete;
 };
 
 struct Blas {
@@ -53,10 +72,8 @@ Blas open_blas() {
   if (library == nullptr) throw std::runtime_error(std::string("cannot load fastconv's BLAS: ") + dlerror());
   // Parallelism is ours: one thread a call.
   reinterpret_cast<void (*)(int)>(symbol(library, "scipy_openblas_set_num_threads"))(1);
-  std::atexit([] {
-    closing.store(true);
-    while (in_flight.load() != 0) ::usleep(100);
-  });
+  std::atexit([] { gate.close(); });
+  pthread_atfork([] { gate.close(); }, [] { gate.open(); }, [] { gate.open(); });
   return {reinterpret_cast<Gemm<float>>(symbol(library, "scipy_cblas_sgemm")),
           reinterpret_cast<Gemm<double>>(symbol(library, "scipy_cblas_dgemm")),
           reinterpret_cast<char* (*)()>(symbol(library, "scipy_openblas_get_config"))()};
@@ -106,7 +123,7 @@ template <class T>
 void gemm(Matrix<const T> a, Matrix<const T> b, Matrix<T> c, bool accumulate) {
   if (!row_major(c)) return gemm(b.transposed(), a.transposed(), c.transposed(), accumulate);
   const bool ta = !row_major(a), tb = !row_major(b);
-  const InFlight guard;
+  const InsideGate inside;
   routine<T>()(kRowMajor, ta ? kTrans : kNoTrans, tb ? kTrans : kNoTrans, static_cast<int>(c.rows),
                static_cast<int>(c.cols), static_cast<int>(a.cols), T(1), a.data, leading(ta ? a.transposed() : a),
                b.data, leading(tb ? b.transposed() : b), T(accumulate ? 1 : 0), c.data, leading(c));

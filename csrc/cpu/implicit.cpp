@@ -55,7 +55,8 @@ Tap tap_at(const ConvShape& shape, int64_t tap) {
 template <class T>
 class PlanePatches final : public Operand<T> {
  public:
-  PlanePatches(const ConvShape& shape, const Tensor<const T>& x) : shape_(shape), x_(x) {}
+  PlanePatches(const ConvShape& shape, const Tensor<const T>& x)
+      : shape_(shape), x_(x), real_outputs_(tap_outputs(shape.axis[2])) {}
 
   std::size_t scratch_bytes(int width) const override { return array_bytes(shape_.taps(), width, sizeof(Segment)); }
 
@@ -75,7 +76,7 @@ class PlanePatches final : public Operand<T> {
     const auto& [depth, height, width] = shape_.axis;
     for (int64_t tap = 0; tap < shape_.taps(); ++tap) {
       const auto [ft, fr, fs] = tap_at(shape_, tap);
-      const Range real = width.outputs(fs);
+      const Range real = real_outputs_[static_cast<std::size_t>(fs)];
       for (const Run* run = runs; run != runs + count; ++run, ++segments) {
         const int64_t d = depth.input(run->z, ft), h = height.input(run->p, fr);
         const int64_t last = run->q + (run->end - run->begin);
@@ -109,6 +110,7 @@ class PlanePatches final : public Operand<T> {
 
   const ConvShape& shape_;
   Tensor<const T> x_;
+  std::vector<Range> real_outputs_;
 };
 
 // Patches of x with channels last; k is (tap, c).

@@ -114,7 +114,10 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
 #endif
 }
 
-constexpr int clamp(int value, int most) { return value < 0 ? 0 : value > most ? most : value; }
+template <class T>
+constexpr int clamp_lanes(int64_t value) {
+  return value < 0 ? 0 : value > kLanes<T> ? kLanes<T> : static_cast<int>(value);
+}
 
 // One row of a panel from runs of memory.
 template <class T>
@@ -130,7 +133,7 @@ void pack_segments(T* row, int width, const T* base, const Segment* segments, in
   for (int first = 0; first < width; first += kL) {
     Vector<T> v{};
     for (const Segment* s = segments; s != segments + count; ++s) {
-      const int begin = clamp(s->begin - first, kL), end = clamp(s->end - first, kL);
+      const int begin = clamp_lanes<T>(s->begin - first), end = clamp_lanes<T>(s->end - first);
       if (begin == 0 && end == kL) {
         v = load(base + s->offset + first);
       } else if (begin < end) {
@@ -193,34 +196,37 @@ Vector<T> even_lanes(Vector<T> a, Vector<T> b) {
   return __builtin_shuffle(a, b, index);
 }
 
-// Lanes [first, first + kLanes) of a tap, zero in the padding.
+// Lanes [first, first + kLanes) of a tap, zero in the padding. Reads nothing outside.
 template <class T>
 Vector<T> load_tap(const RowTap<T>& tap, int64_t first, int64_t step) {
   constexpr int kL = kLanes<T>;
   const T* src = tap.src + first * step;
-  if (tap.begin <= first && first + kL <= tap.end) {
-    if (step == 1) return load(src);
-    // The second load ends one element after lane kL - 1: the next lane's read vouches for it.
-    if (step == 2 && first + kL < tap.end) return even_lanes<T>(load(src), load(src + kL));
-  }
-  const int64_t begin = tap.begin > first ? tap.begin - first : 0, end = tap.end - first < kL ? tap.end - first : kL;
-  Vector<T> v{};
-  if (begin >= end) return v;
+  const int begin = clamp_lanes<T>(tap.begin - first), end = clamp_lanes<T>(tap.end - first);
   if (step == 1) {
-    load_lanes<T>(v, src, static_cast<int>(begin), static_cast<int>(end));
-  } else {
-    for (int64_t i = begin; i < end; ++i) v[i] = src[i * step];
+    if (begin == 0 && end == kL) return load(src);
+    Vector<T> v{};
+    if (begin < end) load_lanes<T>(v, src, begin, end);
+    return v;
   }
+  if (step == 2 && begin < end) {  // elements 2 begin ... 2 (end - 1) of two vectors, every other one
+    Vector<T> low{}, high{};
+    const int last = 2 * end - 1;
+    if (2 * begin < kL) load_lanes<T>(low, src, 2 * begin, last < kL ? last : kL);
+    if (last > kL) load_lanes<T>(high, src + kL, 2 * begin > kL ? 2 * begin - kL : 0, last - kL);
+    return even_lanes<T>(low, high);
+  }
+  Vector<T> v{};
+  for (int i = begin; i < end; ++i) v[i] = src[i * step];
   return v;
 }
 
 template <class T>
-void depthwise_row(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, int64_t tap_count, int64_t step,
-                   T bias, bool relu) {
+void depthwise_row(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, const T* weights, int64_t tap_count,
+                   int64_t step, T bias, bool relu) {
   constexpr int kL = kLanes<T>;
   for (int64_t first = 0; first < count; first += kL) {
     Vector<T> sum = Vector<T>{} + bias;
-    for (int64_t t = 0; t < tap_count; ++t) sum += taps[t].weight * load_tap(taps[t], first, step);
+    for (int64_t t = 0; t < tap_count; ++t) sum += weights[t] * load_tap(taps[t], first, step);
     if (relu) sum = sum < 0 ? Vector<T>{} : sum;
     if (out_step == 1 && first + kL <= count) {
       store<T>(out + first, sum);
@@ -247,6 +253,33 @@ void depthwise_pixel(T* out, int64_t channels, const T* const* src, const T* con
   }
 }
 
+template <class T>
+constexpr T kLowest = static_cast<T>(-__builtin_inf());
+
+template <class T>
+void max_row(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const int32_t* numbers, int64_t tap_count,
+             int64_t step) {
+  constexpr int kL = kLanes<T>;
+  using Mask = decltype(Vector<T>{} < Vector<T>{});
+  using Lane = decltype(Mask{}[0] + 0);
+  Mask lanes{};
+  for (int i = 0; i < kL; ++i) lanes[i] = i;
+  for (int64_t first = 0; first < count; first += kL) {
+    Vector<T> b = Vector<T>{} + kLowest<T>;
+    Mask number = Mask{} - 1;
+    for (int64_t t = 0; t < tap_count; ++t) {
+      const Vector<T> value = load_tap(taps[t], first, step);
+      const Mask real = (lanes >= static_cast<Lane>(clamp_lanes<T>(taps[t].begin - first))) &
+                        (lanes < static_cast<Lane>(clamp_lanes<T>(taps[t].end - first)));
+      const Mask take = real & ((value > b) | ((value != value) & (b == b)) | (number < 0));
+      b = take ? value : b;
+      number = take ? Mask{} + static_cast<Lane>(numbers[t]) : number;
+    }
+    store<T>(best + first, b);
+    for (int i = 0; i < kL; ++i) tap[first + i] = static_cast<int32_t>(number[i]);
+  }
+}
+
 // 12 chains of vectors hide the latency of a fused multiply-add on two ports and fit 16 registers.
 template <class T>
 double fma(int64_t rounds) {
@@ -268,6 +301,8 @@ constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T>, pack_lanes<T>, pack_rows<T>
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};
+template <class T>
+constexpr PoolKernels<T> kPool{max_row<T>};
 
 }  // namespace
 
@@ -277,6 +312,8 @@ const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
                       kGemm<double>,
                       kDepthwise<float>,
                       kDepthwise<double>,
+                      kPool<float>,
+                      kPool<double>,
                       fma<float>,
                       fma<double>};
 

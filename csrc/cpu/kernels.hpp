@@ -41,22 +41,33 @@ struct GemmKernels {
                     const Segment* segments, int segments_per_tap, int taps, int64_t step);
 };
 
-// A filter tap along a row of outputs: lane i of [begin, end) reads src[i * step], the others read padding.
+// What one tap of a window reads along a row of outputs: lane i of [begin, end) reads src[i * step], the others
+// padding.
 template <class T>
 struct RowTap {
   const T* src;
-  T weight;
   int64_t begin, end;
 };
 
 template <class T>
 struct DepthwiseKernels {
-  // out[i * out_step] = bias + the taps' weight * src[i * step], through relu; planes: lanes are the outputs of a row.
-  void (*row)(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, int64_t tap_count, int64_t step, T bias,
-              bool relu);
+  // out[i * out_step] = bias + the taps' weight * value, through relu; planes: lanes are the outputs of a row.
+  void (*row)(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, const T* weights, int64_t tap_count,
+              int64_t step, T bias, bool relu);
   // out[c] = bias[c] + the taps' weights[tap][c] * src[tap][c], through relu; channels last. bias may be null.
   void (*pixel)(T* out, int64_t channels, const T* const* src, const T* const* weights, int64_t tap_count,
                 const T* bias, bool relu);
+};
+
+// Lanes of a row of maxima; both arrays are padded to a whole vector.
+inline constexpr int64_t kPoolLanes = 256;
+
+template <class T>
+struct PoolKernels {
+  // best[i], tap[i]: the largest value of lane i < count and the number of the tap it came from: the first of equal
+  // ones, the first NaN if there is one; -inf (or the lowest value) and -1 where no tap has a value. numbers[tap] >= 0.
+  void (*max_row)(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const int32_t* numbers,
+                  int64_t tap_count, int64_t step);
 };
 
 struct Kernels {
@@ -65,6 +76,8 @@ struct Kernels {
   GemmKernels<double> float64;
   DepthwiseKernels<float> depthwise32;
   DepthwiseKernels<double> depthwise64;
+  PoolKernels<float> pool32;
+  PoolKernels<double> pool64;
   // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
   double (*fma_float32)(int64_t rounds);
   double (*fma_float64)(int64_t rounds);

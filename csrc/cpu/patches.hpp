@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "../ops.hpp"
 
@@ -46,6 +47,13 @@ inline std::optional<int64_t> joined_stride(std::initializer_list<std::array<int
 template <class T>
 std::optional<int64_t> spatial_stride(const Tensor<T>& t, const Extents& e) {
   return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}});
+}
+
+// axis.outputs(tap) of every tap: divisions that a loop over rows should not repeat.
+inline std::vector<Range> tap_outputs(const Axis& axis) {
+  std::vector<Range> ranges;
+  for (int64_t tap = 0; tap < axis.filter; ++tap) ranges.push_back(axis.outputs(tap));
+  return ranges;
 }
 
 // Cuts a block of flat positions of a volume into runs along its last axis: visit(offset in the block, z, p, run of q).

@@ -9,40 +9,35 @@
 #include <string>
 #include <vector>
 
+#include "isa.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
+#include "workspace.hpp"
 
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kLanes = 256;
-
 template <class T>
-struct Lanes {
-  T best[kLanes];
-  int32_t tap[kLanes];  // -1: no real cell yet
-
-  void reset(int64_t count) {
-    std::fill_n(
-        best, count,
-        std::numeric_limits<T>::has_infinity ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::lowest());
-    std::fill_n(tap, count, -1);
+const PoolKernels<T>& kernel() {
+  if constexpr (sizeof(T) == 4) {
+    return kernels().pool32;
+  } else {
+    return kernels().pool64;
   }
+}
 
-  // The first of equal values stays; a NaN beats all but an earlier NaN; the first cell counts even if it is -inf.
-  template <bool kUnitStep>
-  void update(Range lanes, const T* cell, int64_t step, int32_t number) {
-    for (int64_t i = 0; i < lanes.size(); ++i) {
-      T& b = best[lanes.begin + i];
-      int32_t& t = tap[lanes.begin + i];
-      const T value = cell[kUnitStep ? i : i * step];
-      const bool take = (value > b) | ((value != value) & (b == b)) | (t < 0);
-      b = take ? value : b;
-      t = take ? number : t;
-    }
-  }
-  void update(Range lanes, const T* cell, int64_t step, int32_t number) {
-    step == 1 ? update<true>(lanes, cell, step, number) : update<false>(lanes, cell, step, number);
+// One thread's taps of a row of outputs, and their maxima.
+template <class T>
+struct Scratch {
+  alignas(kCacheLine) T best[kPoolLanes];
+  int32_t tap[kPoolLanes];
+  RowTap<T>* taps;
+  int32_t* numbers;
+  int64_t count = 0;
+
+  void add(const T* src, Range lanes, int32_t number) {
+    numbers[count] = number;
+    taps[count++] = {src, lanes.begin, lanes.end};
   }
 };
 
@@ -75,18 +70,6 @@ void for_each_tap(const PoolShape& shape, int64_t z, int64_t p, Visit visit) {
   }
 }
 
-// Writes `count` lanes whose outputs lie `step` apart; lane i's window begins at the flat index first + i * index_step.
-template <class T>
-void store(const Lanes<T>& lanes, int64_t count, T* y, int64_t y_step, int64_t* indices, int64_t indices_step,
-           const std::vector<int64_t>& offsets, int64_t first, int64_t index_step) {
-  for (int64_t i = 0; i < count; ++i) y[i * y_step] = lanes.best[i];
-  if (indices == nullptr) return;
-  for (int64_t i = 0; i < count; ++i) {
-    const int32_t tap = lanes.tap[i];
-    indices[i * indices_step] = tap < 0 ? -1 : first + i * index_step + offsets[static_cast<std::size_t>(tap)];
-  }
-}
-
 template <class T>
 struct MaxPool {
   const PoolShape& shape;
@@ -94,6 +77,7 @@ struct MaxPool {
   const Tensor<T>& y;
   const Tensor<int64_t>& indices;
   const std::vector<int64_t> offsets = tap_offsets(shape);
+  const std::vector<Range> real_outputs = tap_outputs(shape.axis[2]);
 
   T* y_at(int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) const {
     return y.at(n, c) + z * y.stride[2] + p * y.stride[3] + q * y.stride[4];
@@ -109,38 +93,46 @@ struct MaxPool {
   }
 
   // Lanes are the outputs q of one row.
-  void row(int64_t n, int64_t c, int64_t z, int64_t p) const {
+  void row(int64_t n, int64_t c, int64_t z, int64_t p, Scratch<T>& scratch) const {
     const Axis& width = shape.axis[2];
-    const Blocks chunks(width.out, kLanes);
-    for (int64_t chunk = 0; chunk < chunks.count; ++chunk) {
-      const Range q = chunks[chunk];
-      Lanes<T> lanes;
-      lanes.reset(q.size());
+    for (int64_t first = 0; first < width.out; first += kPoolLanes) {
+      const int64_t lanes = std::min(kPoolLanes, width.out - first);
+      scratch.count = 0;
       for_each_tap(shape, z, p, [&](int32_t number, int64_t d, int64_t h, int64_t s) {
-        const Range real = width.outputs(s);
-        const int64_t begin = std::max(real.begin, q.begin), end = std::min(real.end, q.end);
-        if (begin >= end) return;
-        const T* cell = x.at(n, c) + d * x.stride[2] + h * x.stride[3] + width.input(begin, s) * x.stride[4];
-        lanes.update({begin - q.begin, end - q.begin}, cell, width.stride * x.stride[4], number);
+        const Range real = real_outputs[static_cast<std::size_t>(s)];
+        const T* cell = x.at(n, c) + d * x.stride[2] + h * x.stride[3] + width.input(first, s) * x.stride[4];
+        scratch.add(cell, {real.begin - first, real.end - first}, number);
       });
-      store(lanes, q.size(), y_at(n, c, z, p, q.begin), y.stride[4], index_at(n, c, z, p, q.begin), indices.stride[4],
-            offsets, window_begin(z, p, q.begin), width.stride);
+      kernel<T>().max_row(scratch.best, scratch.tap, lanes, scratch.taps, scratch.numbers, scratch.count,
+                          width.stride * x.stride[4]);
+      store(scratch, lanes, y_at(n, c, z, p, first), y.stride[4], index_at(n, c, z, p, first), indices.stride[4],
+            window_begin(z, p, first), width.stride);
     }
   }
 
   // Lanes are the channels of one output.
-  void channels(int64_t n, Range c, int64_t z, int64_t p, int64_t q) const {
+  void channels(int64_t n, Range c, int64_t z, int64_t p, int64_t q, Scratch<T>& scratch) const {
     const Axis& width = shape.axis[2];
-    Lanes<T> lanes;
-    lanes.reset(c.size());
+    scratch.count = 0;
     for_each_tap(shape, z, p, [&](int32_t number, int64_t d, int64_t h, int64_t s) {
       const int64_t w = width.input(q, s);
       if (!width.inside(w)) return;
       const T* cell = x.at(n, c.begin) + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];
-      lanes.update({0, c.size()}, cell, x.stride[1], number);
+      scratch.add(cell, {0, c.size()}, number);
     });
-    store(lanes, c.size(), y_at(n, c.begin, z, p, q), y.stride[1], index_at(n, c.begin, z, p, q), indices.stride[1],
-          offsets, window_begin(z, p, q), 0);
+    kernel<T>().max_row(scratch.best, scratch.tap, c.size(), scratch.taps, scratch.numbers, scratch.count, 1);
+    store(scratch, c.size(), y_at(n, c.begin, z, p, q), y.stride[1], index_at(n, c.begin, z, p, q), indices.stride[1],
+          window_begin(z, p, q), 0);
+  }
+
+  // Writes lanes whose outputs lie a step apart; the window of lane i begins at the flat index first + i * index_step.
+  void store(const Scratch<T>& from, int64_t lanes, T* out, int64_t out_step, int64_t* index, int64_t indices_step,
+             int64_t first, int64_t index_step) const {
+    for (int64_t i = 0; i < lanes; ++i) out[i * out_step] = from.best[i];
+    for (int64_t i = 0; index != nullptr && i < lanes; ++i) {
+      const int32_t tap = from.tap[i];
+      index[i * indices_step] = tap < 0 ? -1 : first + i * index_step + offsets[static_cast<std::size_t>(tap)];
+    }
   }
 };
 
@@ -151,25 +143,53 @@ int pool_threads(const PoolShape& s) {
   return cells < kSerialCells ? 1 : num_threads();
 }
 
+// dx = 0 for some channels of one image.
+template <class T>
+void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in, bool whole_planes) {
+  if (whole_planes && channels.size() == 1) {
+    std::fill_n(dx.at(n, channels.begin), volume(in), T(0));
+    return;
+  }
+  for_each_run(in, {0, volume(in)}, [&](int64_t, int64_t d, int64_t h, Range w) {
+    T* row = dx.at(n, channels.begin) + d * dx.stride[2] + h * dx.stride[3];
+    for (int64_t i = 0; i < w.size(); ++i, row += dx.stride[4]) {
+      for (int64_t c = 0; c < channels.size(); ++c) row[c * dx.stride[1]] = T(0);
+    }
+  });
+}
+
 }  // namespace
 
 template <class T>
 void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices) {
   const MaxPool<T> pool{s, x, y, indices};
   const auto& [depth, height, width] = s.axis;
+  const auto taps = static_cast<int64_t>(pool.offsets.size());
+  const std::size_t tap_bytes = array_bytes(taps, 1, sizeof(RowTap<T>)),
+                    own = tap_bytes + array_bytes(taps, 1, sizeof(int32_t));
+  const int threads = pool_threads(s);
+  const Workspace memory(static_cast<std::size_t>(threads) * own);
+  const auto scratch_of = [&](Scratch<T>& scratch, int slot) {
+    scratch.taps = memory.at<RowTap<T>>(static_cast<std::size_t>(slot) * own);
+    scratch.numbers = memory.at<int32_t>(static_cast<std::size_t>(slot) * own + tap_bytes);
+  };
   if (x.stride[1] == 1 && s.c > 1) {
-    const Blocks blocks(s.c, kLanes);
-    parallel_for(s.n * depth.out * height.out, pool_threads(s), [&](int64_t task, int) {
+    const Blocks blocks(s.c, kPoolLanes);
+    parallel_for(s.n * depth.out * height.out, threads, [&](int64_t task, int slot) {
       const int64_t p = task % height.out, z = task / height.out % depth.out, n = task / height.out / depth.out;
+      Scratch<T> scratch;
+      scratch_of(scratch, slot);
       for (int64_t q = 0; q < width.out; ++q) {
-        for (int64_t block = 0; block < blocks.count; ++block) pool.channels(n, blocks[block], z, p, q);
+        for (int64_t block = 0; block < blocks.count; ++block) pool.channels(n, blocks[block], z, p, q, scratch);
       }
     });
     return;
   }
-  parallel_for(s.n * s.c, pool_threads(s), [&](int64_t plane, int) {
-    for (int64_t z = 0; z < depth.out; ++z) {
-      for (int64_t p = 0; p < height.out; ++p) pool.row(plane / s.c, plane % s.c, z, p);
+  parallel_for(s.n * s.c, threads, [&](int64_t plane, int slot) {
+    Scratch<T> scratch;
+    scratch_of(scratch, slot);
+    for (int64_t row = 0; row < depth.out * height.out; ++row) {
+      pool.row(plane / s.c, plane % s.c, row / height.out, row % height.out, scratch);
     }
   });
 }
@@ -199,23 +219,19 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   parallel_for(s.n * blocks.count, pool_threads(s), [&](int64_t task, int) {
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];
-    for_each_run(in, {0, cells}, [&](int64_t, int64_t d, int64_t h, Range w) {
-      T* row = dx.at(n, channels.begin) + d * dx.stride[2] + h * dx.stride[3];
-      for (int64_t i = 0; i < w.size(); ++i) {
-        for (int64_t c = 0; c < channels.size(); ++c) row[i * dx.stride[4] + c * dx.stride[1]] = T(0);
-      }
-    });
+    clear(dx, n, channels, in, joined == 1);
     for_each_run(out, {0, s.pixels()}, [&](int64_t, int64_t z, int64_t p, Range q) {
+      const T* gradients = dy.at(n, channels.begin) + z * dy.stride[2] + p * dy.stride[3];
+      const int64_t* cells_of = indices.at(n, channels.begin) + z * indices.stride[2] + p * indices.stride[3];
+      T* plane = dx.at(n, channels.begin);
       for (int64_t i = q.begin; i < q.end; ++i) {
-        for (int64_t c = channels.begin; c < channels.end; ++c) {
-          const int64_t index =
-              *(indices.at(n, c) + z * indices.stride[2] + p * indices.stride[3] + i * indices.stride[4]);
+        for (int64_t c = 0; c < channels.size(); ++c) {
+          const int64_t index = cells_of[i * indices.stride[4] + c * indices.stride[1]];
           if (index < 0) continue;
-          const T gradient = *(dy.at(n, c) + z * dy.stride[2] + p * dy.stride[3] + i * dy.stride[4]);
           const int64_t cell = joined ? index * *joined
                                       : index / (in[1] * in[2]) * dx.stride[2] + index / in[2] % in[1] * dx.stride[3] +
                                             index % in[2] * dx.stride[4];
-          *(dx.at(n, c) + cell) += gradient;
+          plane[c * dx.stride[1] + cell] += gradients[i * dy.stride[4] + c * dy.stride[1]];
         }
       }
     });

@@ -44,7 +44,7 @@ struct Matrix {
 };
 
 enum class Pass { forward, input, weight };
-enum class Algorithm { automatic, im2col, implicit, direct };
+enum class Algorithm { automatic, im2col, implicit, winograd, direct };
 
 const char* to_string(Algorithm algorithm);
 Algorithm parse_algorithm(const std::string& name);  // std::invalid_argument for any other
@@ -63,7 +63,7 @@ struct ConvPlan {
 namespace cpu {
 
 // std::invalid_argument if the algorithm is named and cannot serve the shape. The choice depends on the geometry alone.
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, Algorithm algorithm);
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm);
 
 // y = conv(x, w) + bias, then max(y, 0) if relu.
 template <class T>

@@ -274,9 +274,9 @@ void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
   });
 }
 
-py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, const std::string& algorithm) {
+py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float32, const std::string& algorithm) {
   const Pass p = pass == "forward" ? Pass::forward : pass == "input" ? Pass::input : Pass::weight;
-  const ConvPlan plan = cpu::plan_conv(p, g.shape, parse_algorithm(algorithm));
+  const ConvPlan plan = cpu::plan_conv(p, g.shape, float32, parse_algorithm(algorithm));
   return py::make_tuple(to_string(plan.algorithm), plan.reason);
 }
 
@@ -285,7 +285,7 @@ py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, const std::s
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
   cpu::kernels();  // a bad FASTCONV_ISA or FASTCONV_ALGORITHM is an error at import
-  cpu::plan_conv(Pass::forward, {}, Algorithm::automatic);
+  cpu::plan_conv(Pass::forward, {}, true, Algorithm::automatic);
   register_geometry(m);
 
   m.def("conv_fprop", conv_fprop);

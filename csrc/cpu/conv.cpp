@@ -1,4 +1,5 @@
 // Which algorithm serves a convolution, and the calls that hand it over.
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -6,6 +7,7 @@
 #include "im2col.hpp"
 #include "implicit.hpp"
 #include "patches.hpp"
+#include "winograd.hpp"
 
 namespace fastconv {
 
@@ -15,6 +17,8 @@ const char* to_string(Algorithm algorithm) {
       return "im2col";
     case Algorithm::implicit:
       return "implicit";
+    case Algorithm::winograd:
+      return "winograd";
     case Algorithm::direct:
       return "direct";
     case Algorithm::automatic:
@@ -24,11 +28,12 @@ const char* to_string(Algorithm algorithm) {
 }
 
 Algorithm parse_algorithm(const std::string& name) {
-  for (const Algorithm a : {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::direct}) {
+  for (const Algorithm a :
+       {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
     if (name == to_string(a)) return a;
   }
-  throw std::invalid_argument("algorithm must be \"auto\", \"im2col\", \"implicit\" or \"direct\", got \"" + name +
-                              "\"");
+  throw std::invalid_argument(
+      "algorithm must be \"auto\", \"im2col\", \"implicit\", \"winograd\" or \"direct\", got \"" + name + "\"");
 }
 
 namespace cpu {
@@ -38,6 +43,7 @@ bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() 
 
 // Whether the algorithm can compute this pass.
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
+  if (algorithm == Algorithm::winograd) return pass != Pass::weight && winograd::serves(s);
   if (algorithm != Algorithm::direct) return true;
   if (pass == Pass::forward) return s.group_c() == 1;
   return pass == Pass::input && s.group_c() == 1 && s.group_k() == 1;
@@ -57,22 +63,36 @@ Algorithm preferred_algorithm() {
   return preferred;
 }
 
+bool winograd_allowed() {
+  static const bool allowed = [] {
+    const char* value = std::getenv("FASTCONV_WINOGRAD");
+    return value == nullptr || std::string(value) != "0";
+  }();
+  return allowed;
+}
+
 }  // namespace
 
 // The ladder: the first rung that holds is taken; the last one always does. Figures: docs/kernels.md.
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, Algorithm algorithm) {
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm) {
   if (algorithm != Algorithm::automatic) {
     if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
     throw std::invalid_argument(
-        std::string("algorithm \"") + to_string(algorithm) +
-        "\" needs one channel a group (for gradients one filter too, and it has no weight gradient); "
-        "\"auto\", \"im2col\" and \"implicit\" serve this shape");
+        std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: " +
+        (algorithm == Algorithm::winograd
+             ? "it needs 3x3 filters, stride 1, dilation 1, one group, and computes no weight gradient"
+             : "it needs one channel a group, for the input gradient one filter too, and computes no "
+               "weight gradient") +
+        "; \"auto\", \"im2col\" and \"implicit\" can");
   }
   const Algorithm preferred = preferred_algorithm();
   if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (serves(Algorithm::direct, pass, shape) && shape.groups > 1)
     return {Algorithm::direct, "one channel a group: no sum over channels"};
+  if (float32 && winograd_allowed() && serves(Algorithm::winograd, pass, shape) && std::min(shape.c, shape.k) >= 16) {
+    return {Algorithm::winograd, "3x3 without stride, and enough channels to pay for the transforms"};
+  }
   if (shape.group_c() * shape.taps() < 16) return {Algorithm::im2col, "patches are too short to pack"};
   if (pass == Pass::input && shape.group_c() <= 4)
     return {Algorithm::im2col, "few channels would leave the tile's rows empty"};
@@ -82,7 +102,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, Algorithm algorithm) {
 template <class T>
 void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                 Tensor<T> y, const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::forward, shape, options.algorithm).algorithm;
+  const Algorithm algorithm = plan_conv(Pass::forward, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) {
     return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) {
       const T value = bias.data != nullptr ? bias[k] : T(0);
@@ -91,23 +111,25 @@ void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Ve
   }
   if (algorithm == Algorithm::direct) return depthwise::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
   if (algorithm == Algorithm::implicit) return implicit::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
+  if (algorithm == Algorithm::winograd) return winograd::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
   im2col::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
 }
 
 template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
                 const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::input, shape, options.algorithm).algorithm;
+  const Algorithm algorithm = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dx, shape.n, shape.c, in_extents(shape), [](int64_t) { return T(0); });
   if (algorithm == Algorithm::direct) return depthwise::dgrad(shape, dy, w, dx, options.workspace_limit);
   if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, dy, w, dx, options.workspace_limit);
+  if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, dy, w, dx, options.workspace_limit);
   im2col::dgrad(shape, dy, w, dx, options.workspace_limit);
 }
 
 template <class T>
 void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                 const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::weight, shape, options.algorithm).algorithm;
+  const Algorithm algorithm = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
   if (algorithm == Algorithm::implicit) return implicit::wgrad(shape, dy, x, dw, options.workspace_limit);
   im2col::wgrad(shape, dy, x, dw, options.workspace_limit);

@@ -98,6 +98,35 @@ void tile(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_
   if constexpr (kRows > 1) tile<T, kRows - 1>(k, a, b, init, out, out_stride, rows, epilogue);
 }
 
+template <class T, int kRows>
+void tile_unpacked_rows(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> c[kRows][kVectors] = {};
+  // One pointer for three rows: the others are the row stride, once and twice, away.
+  const T* rows[(kRows + 2) / 3];
+  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * row_stride;
+  for (int64_t j = 0; j < k; ++j, b += kNr<T>) {
+    const Vector<T> b0 = load(b), b1 = load(b + kL);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      const T value = rows[i / 3][j + (i % 3) * row_stride];
+      c[i][0] += value * b0;
+      c[i][1] += value * b1;
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    store<T>(out + i * out_stride, c[i][0]);
+    store<T>(out + i * out_stride + kL, c[i][1]);
+  }
+}
+
+template <class T, int kRows = kMr>
+void tile_unpacked(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride, int rows) {
+  if (rows == kRows) return tile_unpacked_rows<T, kRows>(k, a, row_stride, b, out, out_stride);
+  if constexpr (kRows > 1) tile_unpacked<T, kRows - 1>(k, a, row_stride, b, out, out_stride, rows);
+}
+
 // Lanes [begin, end) of `v` from base[lane], the others as they were. Reads nothing outside.
 template <class T>
 void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
@@ -112,6 +141,41 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
 #else
   for (int i = begin; i < end; ++i) v[i] = base[i];
 #endif
+}
+
+// The first `count` lanes of v.
+template <class T>
+void store_lanes(T* p, Vector<T> v, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(0xFFFFu >> (16 - count)), reinterpret_cast<__m512>(v));
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(0xFFu >> (8 - count)), reinterpret_cast<__m512d>(v));
+  }
+#else
+  for (int i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
+// Transposes a square of vectors: log2(lanes) rounds, each swapping blocks of kSpan lanes between rows kSpan apart.
+template <class T, int kSpan = 1>
+void transpose(Vector<T>* rows) {
+  constexpr int kL = kLanes<T>;
+  if constexpr (kSpan < kL) {
+    decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
+    for (int i = 0; i < kL; ++i) {
+      low[i] = (i & kSpan) == 0 ? i : i - kSpan + kL;
+      high[i] = (i & kSpan) == 0 ? i + kSpan : i + kL;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) {
+      if ((i & kSpan) != 0) continue;
+      const Vector<T> a = rows[i], b = rows[i + kSpan];
+      rows[i] = __builtin_shuffle(a, b, low);
+      rows[i + kSpan] = __builtin_shuffle(a, b, high);
+    }
+    transpose<T, 2 * kSpan>(rows);
+  }
 }
 
 template <class T>
@@ -167,13 +231,32 @@ void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t la
 
 template <class T>
 void pack_rows(T* panel, int width, const T* const* rows, int lanes, int64_t k) {
-  constexpr int64_t kStep = 16;  // a row's cache line at a time
-  for (int64_t first = 0; first < k; first += kStep) {
-    const int64_t count = k - first < kStep ? k - first : kStep;
-    T* out = panel + first * width;
-    for (int i = 0; i < width; ++i) {
-      const T* row = i < lanes ? rows[i] : nullptr;
-      for (int64_t j = 0; j < count; ++j) out[j * width + i] = row != nullptr ? row[first + j] : T(0);
+  constexpr int kL = kLanes<T>;
+  int64_t first = 0;
+  for (; first + kL <= k; first += kL) {
+    for (int lane = 0; lane < width; lane += kL) {
+      Vector<T> square[kL];
+#pragma GCC unroll 16
+      for (int i = 0; i < kL; ++i) {
+        const T* row = lane + i < lanes ? rows[lane + i] : nullptr;
+        square[i] = row != nullptr ? load(row + first) : Vector<T>{};
+      }
+      transpose<T>(square);
+      const int count = width - lane < kL ? width - lane : kL;
+      T* out = panel + first * width + lane;
+#pragma GCC unroll 16
+      for (int i = 0; i < kL; ++i) {
+        if (count == kL) {
+          store<T>(out + i * width, square[i]);
+        } else {
+          store_lanes<T>(out + i * width, square[i], count);
+        }
+      }
+    }
+  }
+  for (; first < k; ++first) {
+    for (int lane = 0; lane < width; ++lane) {
+      panel[first * width + lane] = lane < lanes && rows[lane] != nullptr ? rows[lane][first] : T(0);
     }
   }
 }
@@ -280,6 +363,157 @@ void max_row(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const 
   }
 }
 
+template <class T>
+void planes_to_pixels(T* pixels, const T* planes, int64_t channel_stride, int channels, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  int64_t first = 0;
+  for (; first + kL <= count; first += kL) {
+    Vector<T> square[kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) square[i] = i < channels ? load(planes + i * channel_stride + first) : Vector<T>{};
+    transpose<T>(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) store<T>(pixels + (first + i) * kL, square[i]);
+  }
+  if (first == count) return;
+  Vector<T> square[kL];
+#pragma GCC unroll 16
+  for (int i = 0; i < kL; ++i) {
+    square[i] = Vector<T>{};
+    if (i < channels) load_lanes<T>(square[i], planes + i * channel_stride + first, 0, static_cast<int>(count - first));
+  }
+  transpose<T>(square);
+  for (int i = 0; first + i < count; ++i) store<T>(pixels + (first + i) * kL, square[i]);
+}
+
+template <class T>
+void pixels_to_planes(T* planes, const T* pixels, int64_t channel_stride, int channels, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t first = 0; first < count; first += kL) {
+    const int length = clamp_lanes<T>(count - first);
+    Vector<T> square[kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) square[i] = i < length ? load(pixels + (first + i) * kL) : Vector<T>{};
+    transpose<T>(square);
+    for (int i = 0; i < channels; ++i) {
+      if (length == kL) {
+        store<T>(planes + i * channel_stride + first, square[i]);
+      } else {
+        store_lanes<T>(planes + i * channel_stride + first, square[i], length);
+      }
+    }
+  }
+}
+
+// The one-dimensional transforms of F(4, 3) (Lavin and Gray, arXiv 1509.09308), of vectors `from` apart to vectors `to`
+// apart; two dimensions are columns, then rows. They interpolate at the points 0, a, -a, b, -b and infinity. The usual
+// points 0, 1, -1, 2, -2 save some multiplications and round four times worse.
+template <class T>
+constexpr T kA = static_cast<T>(0.75);
+template <class T>
+constexpr T kB = static_cast<T>(1.5);
+template <class T>
+constexpr T kA2 = kA<T> * kA<T>;
+template <class T>
+constexpr T kB2 = kB<T> * kB<T>;
+
+template <class T>
+void winograd_input_1d(const Vector<T>* d, int from, Vector<T>* v, int to) {
+  const Vector<T> d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from], d5 = d[5 * from];
+  const Vector<T> even_a = d4 - kB2<T> * d2, odd_a = kA<T> * (d3 - kB2<T> * d1);
+  const Vector<T> even_b = d4 - kA2<T> * d2, odd_b = kB<T> * (d3 - kA2<T> * d1);
+  v[0] = kA2<T> * kB2<T> * d0 - (kA2<T> + kB2<T>)*d2 + d4;
+  v[to] = even_a + odd_a;
+  v[2 * to] = even_a - odd_a;
+  v[3 * to] = even_b + odd_b;
+  v[4 * to] = even_b - odd_b;
+  v[5 * to] = kA2<T> * kB2<T> * d1 - (kA2<T> + kB2<T>)*d3 + d5;
+}
+
+template <class T>
+void winograd_output_1d(const Vector<T>* m, int from, Vector<T>* y, int to) {
+  const Vector<T> even_a = m[from] + m[2 * from], odd_a = m[from] - m[2 * from];
+  const Vector<T> even_b = m[3 * from] + m[4 * from], odd_b = m[3 * from] - m[4 * from];
+  y[0] = m[0] + even_a + even_b;
+  y[to] = kA<T> * odd_a + kB<T> * odd_b;
+  y[2 * to] = kA2<T> * even_a + kB2<T> * even_b;
+  y[3 * to] = kA2<T> * kA<T> * odd_a + kB2<T> * kB<T> * odd_b + m[5 * from];
+}
+
+template <class T>
+void winograd_filter_1d(const Vector<T>* g, int from, Vector<T>* u, int to) {
+  constexpr T kScaleA = 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)), kScaleB = 1 / (2 * kB2<T> * (kB2<T> - kA2<T>));
+  const Vector<T> g0 = g[0], g1 = g[from], g2 = g[2 * from];
+  const Vector<T> even_a = kScaleA * g0 + kScaleA * kA2<T> * g2, odd_a = kScaleA * kA<T> * g1;
+  const Vector<T> even_b = kScaleB * g0 + kScaleB * kB2<T> * g2, odd_b = kScaleB * kB<T> * g1;
+  u[0] = 1 / (kA2<T> * kB2<T>)*g0;
+  u[to] = even_a + odd_a;
+  u[2 * to] = even_a - odd_a;
+  u[3 * to] = even_b + odd_b;
+  u[4 * to] = even_b - odd_b;
+  u[5 * to] = g2;
+}
+
+template <class T>
+void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> columns[36], rows[6];
+#pragma GCC unroll 6
+  for (int j = 0; j < 6; ++j) {
+    Vector<T> column[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) column[i] = load(d + i * row_stride + j * kL);
+    winograd_input_1d<T>(column, 1, columns + j, 6);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) {
+    winograd_input_1d<T>(columns + 6 * i, 1, rows, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) store<T>(v + (6 * i + j) * stride, rows[j]);
+  }
+}
+
+template <class T>
+void winograd_output(T* y, int64_t row_stride, const T* m, int64_t stride, const T* bias, bool relu) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> columns[24], row[4];
+#pragma GCC unroll 6
+  for (int j = 0; j < 6; ++j) {
+    Vector<T> column[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) column[i] = load(m + (6 * i + j) * stride);
+    winograd_output_1d<T>(column, 1, columns + j, 6);
+  }
+  const Vector<T> b = load(bias);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    winograd_output_1d<T>(columns + 6 * i, 1, row, 1);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Vector<T> value = row[j] + b;
+      store<T>(y + i * row_stride + j * kL, relu ? (value < 0 ? Vector<T>{} : value) : value);
+    }
+  }
+}
+
+template <class T>
+void winograd_filter(T* u, int64_t stride, const T* g, int64_t tap_stride) {
+  Vector<T> columns[18], row[6];
+#pragma GCC unroll 3
+  for (int j = 0; j < 3; ++j) {
+    Vector<T> column[3];
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) column[i] = load(g + (3 * i + j) * tap_stride);
+    winograd_filter_1d<T>(column, 1, columns + j, 3);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) {
+    winograd_filter_1d<T>(columns + 3 * i, 1, row, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) store<T>(u + (6 * i + j) * stride, row[j]);
+  }
+}
+
 // 12 chains of vectors hide the latency of a fused multiply-add on two ports and fit 16 registers.
 template <class T>
 double fma(int64_t rounds) {
@@ -297,12 +531,15 @@ double fma(int64_t rounds) {
 }
 
 template <class T>
-constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
+constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T>, tile_unpacked<T>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};
 template <class T>
 constexpr PoolKernels<T> kPool{max_row<T>};
+template <class T>
+constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
+                                       winograd_input<T>, winograd_output<T>,  winograd_filter<T>};
 
 }  // namespace
 
@@ -314,6 +551,8 @@ const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
                       kDepthwise<double>,
                       kPool<float>,
                       kPool<double>,
+                      kWinograd<float>,
+                      kWinograd<double>,
                       fma<float>,
                       fma<double>};
 

@@ -31,6 +31,9 @@ struct GemmKernels {
   void (*tile)(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_stride, int rows,
                const Epilogue<T>& epilogue);
 
+  // The same with the rows of the left operand where they lie: row i of it is a[i * row_stride], contiguous along k.
+  void (*tile_unpacked)(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride, int rows);
+
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);
   // panel[k][width], lane i of row k being rows[i][k] for i < lanes, else zero; a null row is zeros.
@@ -70,6 +73,22 @@ struct PoolKernels {
                   int64_t tap_count, int64_t step);
 };
 
+// Winograd's transforms; lanes are channels, so that no transform shuffles.
+template <class T>
+struct WinogradKernels {
+  int lanes;
+  // pixels[count][lanes] from planes[channels <= lanes][count], `channel_stride` apart; missing channels are zero. And
+  // back.
+  void (*planes_to_pixels)(T* pixels, const T* planes, int64_t channel_stride, int channels, int64_t count);
+  void (*pixels_to_planes)(T* planes, const T* pixels, int64_t channel_stride, int channels, int64_t count);
+  // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows are `row_stride` apart.
+  void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride);
+  // y[4][4], rows `row_stride` apart, is A^T m A + bias of m[36], `stride` apart, through relu. bias: one vector.
+  void (*output)(T* y, int64_t row_stride, const T* m, int64_t stride, const T* bias, bool relu);
+  // u[36], `stride` apart, is G g G^T of g[3][3], for the filters of one vector.
+  void (*filter)(T* u, int64_t stride, const T* g, int64_t tap_stride);
+};
+
 struct Kernels {
   const char* isa;
   GemmKernels<float> float32;
@@ -78,6 +97,8 @@ struct Kernels {
   DepthwiseKernels<double> depthwise64;
   PoolKernels<float> pool32;
   PoolKernels<double> pool64;
+  WinogradKernels<float> winograd32;
+  WinogradKernels<double> winograd64;
   // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
   double (*fma_float32)(int64_t rounds);
   double (*fma_float64)(int64_t rounds);

@@ -13,9 +13,12 @@ padding
 groups
     C and K fall into so many groups that do not mix; groups = C is a depthwise convolution.
 algorithm
-    "auto"; "implicit" (one matrix product that gathers the patches while packing), "direct" (one
-    channel a group, not for weight gradients) or "im2col" (patches stored, multiplied by BLAS).
-    The environment variable FASTCONV_ALGORITHM is what "auto" prefers.
+    "auto"; "implicit" (one matrix product that gathers the patches while packing), "winograd" (3x3
+    filters without stride, not for weight gradients), "direct" (one channel a group, not for weight
+    gradients) or "im2col" (patches stored, multiplied by BLAS). Winograd rounds more: its error is
+    up to about 1e-5 of the largest output in float32, and a NaN or Inf reaches a whole tile of 4x4
+    outputs. The environment variable FASTCONV_ALGORITHM is what "auto" prefers;
+    FASTCONV_WINOGRAD=0 keeps Winograd out of "auto".
 precision
     "fp32": never less than the arrays' own.
 workspace_limit
@@ -335,7 +338,7 @@ def explain(
     x = _geometry.shape_of(x_shape, "x_shape", 2)
     w = _geometry.shape_of(w_shape, "w_shape", 2)
     geometry, y = _geometry.conv_geometry(2, x, w, stride, padding, dilation, groups, layout)
-    chosen, reason = _core.plan_conv(geometry, pass_, algorithm)
+    chosen, reason = _core.plan_conv(geometry, pass_, name == "float32", algorithm)
     return Plan(
         op,
         pass_,

@@ -1,0 +1,178 @@
+"""Winograd: held against the float64 oracle by a bound of its own, since it rounds more than a sum."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+from cases import ConvCase
+from checks import LAYOUTS, Guarded, Layout, Pass, random_problem, run_python, same_bits, to
+from fastconv import _core
+
+# max|ours - exact| / max|exact|: the transforms of F(4x4, 3x3) magnify rounding some tens of times.
+BOUND = {"float32": 1e-5, "float64": 2e-14}
+
+CASES = [
+    ConvCase("one_tile", (1, 1, 4, 4), (1, 1, 3, 3)),
+    ConvCase("one_output", (2, 3, 3, 3), (5, 3, 3, 3)),
+    ConvCase("off_every_vector", (2, 17, 9, 14), (33, 17, 3, 3), padding=((0, 1), (2, 0))),
+    ConvCase("same", (3, 16, 7, 11), (20, 16, 3, 3), padding="same"),
+    ConvCase("long_row", (1, 5, 6, 71), (7, 5, 3, 3), padding=1),
+    ConvCase("tall", (2, 4, 53, 3), (3, 4, 3, 3), padding=((1, 0), (1, 1))),
+    ConvCase("more_padding_than_filter", (1, 3, 5, 6), (4, 3, 3, 3), padding=((3, 2), (0, 4))),
+    ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
+]
+PASSES: tuple[Pass, ...] = ("forward", "input")
+case_ = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+which_ = pytest.mark.parametrize("which", PASSES)
+
+
+@case_
+@which_
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", BOUND)
+@pytest.mark.usefixtures("threads")
+def test_the_error_is_bounded(case: ConvCase, which: Pass, layout: Layout, dtype: str) -> None:
+    problem = random_problem(case, dtype)
+    want = problem.exact(which, layout)
+    out = Guarded(want.shape, dtype)
+    problem.run(which, dtype, layout, algorithm="winograd", out=out.view)
+    assert np.abs(out.view - want).max() <= BOUND[dtype] * np.abs(want).max()
+    out.check()
+
+
+@which_
+def test_the_error_of_a_deep_layer(which: Pass) -> None:
+    case = ConvCase("deep", (1, 512, 9, 8), (512, 512, 3, 3), padding=1)
+    problem = random_problem(case, "float32")
+    want = problem.exact(which)
+    got = problem.run(which, "float32", algorithm="winograd")
+    assert np.abs(got - want).max() <= BOUND["float32"] * np.abs(want).max()
+
+
+@case_
+@which_
+def test_every_number_of_threads_gives_the_same_bits(case: ConvCase, which: Pass) -> None:
+    results = []
+    for count in (1, 2, 3, 5):
+        with fastconv.num_threads(count):
+            results.append(random_problem(case, "float32").run(which, "float32", algorithm="winograd"))
+    for other in results[1:]:
+        same_bits(other, results[0])
+
+
+def test_any_strides_of_every_operand(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 18, 10, 14), np.float32)
+    w = rng.standard_normal((19, 18, 3, 3), np.float32)
+    want = fastconv.conv2d(x, w, algorithm="winograd")
+    wide = np.zeros((2, 36, 10, 28), np.float32)
+    wide[:, ::2, :, ::2] = x
+    hwio = np.ascontiguousarray(w.transpose(2, 3, 1, 0)).transpose(3, 2, 0, 1)
+    out = np.empty(want.shape[::-1], np.float32).T
+    fastconv.conv2d(wide[:, ::2, :, ::2], hwio, algorithm="winograd", out=out)
+    np.testing.assert_array_equal(out, want)
+    flipped = fastconv.conv2d(
+        np.ascontiguousarray(x[..., ::-1])[..., ::-1], w[::-1], algorithm="winograd"
+    )
+    np.testing.assert_array_equal(flipped[:, ::-1], want)
+
+
+def test_bias_and_relu(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 16, 7, 9), np.float32)
+    w = rng.standard_normal((21, 16, 3, 3), np.float32)
+    bias = rng.standard_normal(42).astype(np.float32)[::2]
+    plain = fastconv.conv2d(x, w, algorithm="winograd")
+    got = fastconv.conv2d(x, w, bias, activation="relu", algorithm="winograd")
+    np.testing.assert_array_equal(got, np.maximum(plain + bias[:, None, None], 0))
+
+
+def test_a_nan_reaches_its_tiles_and_no_others(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((1, 16, 14, 14), np.float32)
+    w = rng.standard_normal((16, 16, 3, 3), np.float32)
+    x[0, 3, 6, 6] = np.nan
+    nan = np.isnan(fastconv.conv2d(x, w, algorithm="winograd")[0, 0])
+    assert nan[4:7, 4:7].all()  # where the definition has it
+    assert not nan[8:].any()
+    assert not nan[:, 8:].any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel": (3, 2)}, {"kernel": (5, 5)}],
+    ids=str,
+)
+def test_other_geometries_are_refused(options: dict[str, Any]) -> None:
+    kernel = options.pop("kernel", (3, 3))
+    w = np.ones((16, 16 // options.get("groups", 1), *kernel), np.float32)
+    with pytest.raises(ValueError, match='"winograd" cannot serve .* "implicit" can'):
+        fastconv.conv2d(np.ones((1, 16, 9, 8), np.float32), w, algorithm="winograd", **options)
+
+
+def test_it_has_no_weight_gradient() -> None:
+    with pytest.raises(ValueError, match="computes no weight gradient"):
+        fastconv.conv2d_grad_weight(
+            np.ones((1, 4, 6, 5), np.float32),
+            np.ones((1, 3, 8, 7), np.float32),
+            (4, 3, 3, 3),
+            algorithm="winograd",
+        )
+
+
+def test_the_workspace_is_limited() -> None:
+    x, w = np.ones((4, 16, 30, 30), np.float32), np.ones((16, 16, 3, 3), np.float32)
+    with pytest.raises(ValueError, match='workspace_limit is 1000 bytes, but algorithm "winograd"'):
+        fastconv.conv2d(x, w, algorithm="winograd", workspace_limit=1000)
+    limited = fastconv.conv2d(x, w, algorithm="winograd", workspace_limit=3 << 20)
+    same_bits(limited, fastconv.conv2d(x, w, algorithm="winograd"))
+
+
+def test_auto_takes_it_in_float32_with_enough_channels() -> None:
+    x, w = (8, 64, 28, 28), (64, 64, 3, 3)
+    assert fastconv.explain("conv2d", x, w).algorithm == "winograd"
+    assert fastconv.explain("conv2d", x, w, dtype="float64").algorithm == "implicit"
+    assert fastconv.explain("conv2d", (8, 3, 28, 28), (64, 3, 3, 3)).algorithm == "implicit"
+    assert fastconv.explain("conv2d", x, w, pass_="weight").algorithm == "implicit"
+
+
+def test_the_environment_keeps_it_out_of_auto() -> None:
+    code = """
+        import fastconv
+        print(fastconv.explain("conv2d", (8, 64, 28, 28), (64, 64, 3, 3)).algorithm)
+    """
+    assert run_python(code, FASTCONV_WINOGRAD="0").strip() == "implicit"
+    assert run_python(code, FASTCONV_WINOGRAD="1").strip() == "winograd"
+
+
+PROGRAM = """
+import numpy as np
+from checks import LAYOUTS, random_problem
+from test_winograd import BOUND, CASES, PASSES
+
+for case in CASES:
+    for which in PASSES:
+        for dtype, bound in BOUND.items():
+            for layout in LAYOUTS:
+                problem = random_problem(case, dtype)
+                want = problem.exact(which, layout)
+                got = problem.run(which, dtype, layout, algorithm="winograd")
+                assert np.abs(got - want).max() <= bound * np.abs(want).max(), (case, which, dtype)
+"""
+
+
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_every_instruction_set(isa: str) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    run_python(PROGRAM, FASTCONV_ISA=isa, PYTHONPATH=path)
+
+
+def test_layouts_agree(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 16, 9, 13), np.float32)
+    w = rng.standard_normal((24, 16, 3, 3), np.float32)
+    planes = fastconv.conv2d(x, w, padding=1, algorithm="winograd")
+    pixels = fastconv.conv2d(to("NHWC", x), w, padding=1, layout="NHWC", algorithm="winograd")
+    same_bits(pixels, to("NHWC", planes))

@@ -5,6 +5,7 @@
 #include "adjoint.hpp"
 #include "isa.hpp"
 #include "thread_pool.hpp"
+#include "windows.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu::depthwise {
@@ -21,50 +22,39 @@ const DepthwiseKernels<T>& kernel() {
   }
 }
 
-// Calls visit(tap number, d, h, s) for the taps of output row (z, p) whose d and h are inside.
-template <class Visit>
-void for_each_row_tap(const ConvShape& shape, int64_t z, int64_t p, Visit visit) {
-  const auto& [depth, height, width] = shape.axis;
-  for (int64_t t = 0; t < depth.filter; ++t) {
-    const int64_t d = depth.input(z, t);
-    if (!depth.inside(d)) continue;
-    for (int64_t r = 0; r < height.filter; ++r) {
-      const int64_t h = height.input(p, r);
-      if (!height.inside(h)) continue;
-      for (int64_t s = 0; s < width.filter; ++s) visit((t * height.filter + r) * width.filter + s, d, h, s);
-    }
-  }
-}
-
 int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
 
 template <class T>
 void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
             std::size_t workspace_limit) {
   const auto& [depth, height, width] = s.axis;
-  const std::size_t row_taps = array_bytes(s.taps(), 1, sizeof(RowTap<T>));
-  const std::size_t own = row_taps + array_bytes(s.taps(), 1, sizeof(T));
+  const std::size_t weight_bytes = array_bytes(s.taps(), 1, sizeof(T));
+  const std::size_t own = 2 * weight_bytes + array_bytes(s.taps(), 1, sizeof(RowTap));
   const int threads = threads_within(workspace_limit, 0, own, threads_for(s), "direct");
   const Workspace memory(static_cast<std::size_t>(threads) * own);
-  const std::vector<Range> real_outputs = tap_outputs(width);
+  const Windows windows(s.axis, x.stride);
   parallel_for(s.n * s.k, threads, [&](int64_t plane, int slot) {
     const int64_t n = plane / s.k, k = plane % s.k;
-    auto* taps = memory.at<RowTap<T>>(static_cast<std::size_t>(slot) * own);
-    T* weights = memory.at<T>(static_cast<std::size_t>(slot) * own + row_taps);
-    const T* channel = x.at(n, k / s.group_k());
+    const std::size_t scratch = static_cast<std::size_t>(slot) * own;
+    T *weights = memory.at<T>(scratch), *some_weights = memory.at<T>(scratch + weight_bytes);
+    auto* some_taps = memory.at<RowTap>(scratch + 2 * weight_bytes);
+    for_each_cell(w, k, 0, filter_extents(s), {0, s.taps()}, [&](const T& cell, int64_t tap) { weights[tap] = cell; });
+    const T b = bias.data != nullptr ? bias[k] : T(0);
     for (int64_t row = 0; row < depth.out * height.out; ++row) {
       const int64_t z = row / height.out, p = row % height.out;
+      const T* src = x.at(n, k / s.group_k()) + windows.origin(z, p, 0);
+      T* out = y.at(n, k) + z * y.stride[2] + p * y.stride[3];
+      const int64_t step = width.stride * x.stride[4];
+      if (windows.whole_row(z, p)) {
+        kernel<T>().row(out, y.stride[4], width.out, src, windows.row_taps(), weights, windows.count(), step, b, relu);
+        continue;
+      }
       int64_t count = 0;
-      for_each_row_tap(s, z, p, [&](int64_t tap, int64_t d, int64_t h, int64_t f) {
-        const int64_t r = tap / width.filter % height.filter, t = tap / width.filter / height.filter;
-        const Range real = real_outputs[static_cast<std::size_t>(f)];
-        if (real.size() == 0) return;
-        const T* src = channel + d * x.stride[2] + h * x.stride[3] + width.input(0, f) * x.stride[4];
-        weights[count] = *(w.at(k, 0) + t * w.stride[2] + r * w.stride[3] + f * w.stride[4]);
-        taps[count++] = {src, real.begin, real.end};
+      windows.for_each_row_tap(z, p, [&](int32_t number) {
+        some_weights[count] = weights[number];
+        some_taps[count++] = windows.row_taps()[number];
       });
-      kernel<T>().row(y.at(n, k) + z * y.stride[2] + p * y.stride[3], y.stride[4], width.out, taps, weights, count,
-                      width.stride * x.stride[4], bias.data != nullptr ? bias[k] : T(0), relu);
+      kernel<T>().row(out, y.stride[4], width.out, src, some_taps, some_weights, count, step, b, relu);
     }
   });
 }
@@ -84,17 +74,17 @@ void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
                   [&](const T& cell, int64_t tap) { packed[tap * s.k + k] = cell; });
     if (packed_bias != nullptr) packed_bias[k] = bias[k];
   }
+  const Windows windows(s.axis, x.stride);
   parallel_for(s.n * depth.out * height.out, threads, [&](int64_t row, int slot) {
     const int64_t p = row % height.out, z = row / height.out % depth.out, n = row / height.out / depth.out;
     auto* src = memory.at<const T*>(filters + static_cast<std::size_t>(slot) * own);
     const T** weights = src + s.taps();
     for (int64_t q = 0; q < width.out; ++q) {
+      const T* origin = x.at(n, 0) + windows.origin(z, p, q);
       int64_t count = 0;
-      for_each_row_tap(s, z, p, [&](int64_t tap, int64_t d, int64_t h, int64_t f) {
-        const int64_t i = width.input(q, f);
-        if (!width.inside(i)) return;
-        src[count] = x.at(n, 0) + d * x.stride[2] + h * x.stride[3] + i * x.stride[4];
-        weights[count++] = packed + tap * s.k;
+      windows.for_each_pixel_tap(z, p, q, [&](int32_t number) {
+        src[count] = origin + windows.row_taps()[number].offset;
+        weights[count++] = packed + number * s.k;
       });
       kernel<T>().pixel(y.at(n, 0) + z * y.stride[2] + p * y.stride[3] + q * y.stride[4], s.k, src, weights, count,
                         packed_bias, relu);
@@ -107,7 +97,9 @@ void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
 template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
-  if (s.group_k() == 1 && x.stride[1] == 1 && y.stride[1] == 1) return pixels(s, x, w, bias, relu, y, workspace_limit);
+  if (s.group_k() == 1 && x.stride[1] == 1 && y.stride[1] == 1) {
+    return pixels(s, x, w, bias, relu, y, workspace_limit);
+  }
   planes(s, x, w, bias, relu, y, workspace_limit);
 }
 

@@ -281,9 +281,9 @@ Vector<T> even_lanes(Vector<T> a, Vector<T> b) {
 
 // Lanes [first, first + kLanes) of a tap, zero in the padding. Reads nothing outside.
 template <class T>
-Vector<T> load_tap(const RowTap<T>& tap, int64_t first, int64_t step) {
+Vector<T> load_tap(const T* base, const RowTap& tap, int64_t first, int64_t step) {
   constexpr int kL = kLanes<T>;
-  const T* src = tap.src + first * step;
+  const T* src = base + tap.offset + first * step;
   const int begin = clamp_lanes<T>(tap.begin - first), end = clamp_lanes<T>(tap.end - first);
   if (step == 1) {
     if (begin == 0 && end == kL) return load(src);
@@ -291,6 +291,8 @@ Vector<T> load_tap(const RowTap<T>& tap, int64_t first, int64_t step) {
     if (begin < end) load_lanes<T>(v, src, begin, end);
     return v;
   }
+  // Two plain loads end one element after the last lane's; the lane after it vouches for that.
+  if (step == 2 && begin == 0 && tap.end - first > kL) return even_lanes<T>(load(src), load(src + kL));
   if (step == 2 && begin < end) {  // elements 2 begin ... 2 (end - 1) of two vectors, every other one
     Vector<T> low{}, high{};
     const int last = 2 * end - 1;
@@ -304,12 +306,12 @@ Vector<T> load_tap(const RowTap<T>& tap, int64_t first, int64_t step) {
 }
 
 template <class T>
-void depthwise_row(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, const T* weights, int64_t tap_count,
-                   int64_t step, T bias, bool relu) {
+void depthwise_row(T* out, int64_t out_step, int64_t count, const T* src, const RowTap* taps, const T* weights,
+                   int64_t tap_count, int64_t step, T bias, bool relu) {
   constexpr int kL = kLanes<T>;
   for (int64_t first = 0; first < count; first += kL) {
     Vector<T> sum = Vector<T>{} + bias;
-    for (int64_t t = 0; t < tap_count; ++t) sum += weights[t] * load_tap(taps[t], first, step);
+    for (int64_t t = 0; t < tap_count; ++t) sum += weights[t] * load_tap(src, taps[t], first, step);
     if (relu) sum = sum < 0 ? Vector<T>{} : sum;
     if (out_step == 1 && first + kL <= count) {
       store<T>(out + first, sum);
@@ -340,8 +342,8 @@ template <class T>
 constexpr T kLowest = static_cast<T>(-__builtin_inf());
 
 template <class T>
-void max_row(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const int32_t* numbers, int64_t tap_count,
-             int64_t step) {
+void max_row(T* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
+             int64_t tap_count, int64_t step) {
   constexpr int kL = kLanes<T>;
   using Mask = decltype(Vector<T>{} < Vector<T>{});
   using Lane = decltype(Mask{}[0] + 0);
@@ -351,7 +353,7 @@ void max_row(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const 
     Vector<T> b = Vector<T>{} + kLowest<T>;
     Mask number = Mask{} - 1;
     for (int64_t t = 0; t < tap_count; ++t) {
-      const Vector<T> value = load_tap(taps[t], first, step);
+      const Vector<T> value = load_tap(src, taps[t], first, step);
       const Mask real = (lanes >= static_cast<Lane>(clamp_lanes<T>(taps[t].begin - first))) &
                         (lanes < static_cast<Lane>(clamp_lanes<T>(taps[t].end - first)));
       const Mask take = real & ((value > b) | ((value != value) & (b == b)) | (number < 0));

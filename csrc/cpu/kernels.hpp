@@ -44,19 +44,17 @@ struct GemmKernels {
                     const Segment* segments, int segments_per_tap, int taps, int64_t step);
 };
 
-// What one tap of a window reads along a row of outputs: lane i of [begin, end) reads src[i * step], the others
-// padding.
-template <class T>
+// What one tap of a window reads along a row of outputs: lane i of [begin, end) reads src[offset + i * step], the
+// others padding.
 struct RowTap {
-  const T* src;
-  int64_t begin, end;
+  int64_t offset, begin, end;
 };
 
 template <class T>
 struct DepthwiseKernels {
   // out[i * out_step] = bias + the taps' weight * value, through relu; planes: lanes are the outputs of a row.
-  void (*row)(T* out, int64_t out_step, int64_t count, const RowTap<T>* taps, const T* weights, int64_t tap_count,
-              int64_t step, T bias, bool relu);
+  void (*row)(T* out, int64_t out_step, int64_t count, const T* src, const RowTap* taps, const T* weights,
+              int64_t tap_count, int64_t step, T bias, bool relu);
   // out[c] = bias[c] + the taps' weights[tap][c] * src[tap][c], through relu; channels last. bias may be null.
   void (*pixel)(T* out, int64_t channels, const T* const* src, const T* const* weights, int64_t tap_count,
                 const T* bias, bool relu);
@@ -69,7 +67,7 @@ template <class T>
 struct PoolKernels {
   // best[i], tap[i]: the largest value of lane i < count and the number of the tap it came from: the first of equal
   // ones, the first NaN if there is one; -inf (or the lowest value) and -1 where no tap has a value. numbers[tap] >= 0.
-  void (*max_row)(T* best, int32_t* tap, int64_t count, const RowTap<T>* taps, const int32_t* numbers,
+  void (*max_row)(T* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
                   int64_t tap_count, int64_t step);
 };
 

@@ -4,14 +4,13 @@
 // contiguous (NCHW), along c where channels are (NHWC). A lane keeps the best value and the number of the tap it came
 // from; the flat input index is linear in the output position and the tap, so it is made once, at the end.
 #include <atomic>
-#include <limits>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "isa.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
+#include "windows.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu {
@@ -26,112 +25,75 @@ const PoolKernels<T>& kernel() {
   }
 }
 
-// One thread's taps of a row of outputs, and their maxima.
-template <class T>
-struct Scratch {
-  alignas(kCacheLine) T best[kPoolLanes];
-  int32_t tap[kPoolLanes];
-  RowTap<T>* taps;
-  int32_t* numbers;
-  int64_t count = 0;
-
-  void add(const T* src, Range lanes, int32_t number) {
-    numbers[count] = number;
-    taps[count++] = {src, lanes.begin, lanes.end};
-  }
-};
-
-// What the taps of a window add to the flat index of its first cell.
-std::vector<int64_t> tap_offsets(const PoolShape& s) {
-  const auto& [depth, height, width] = s.axis;
-  std::vector<int64_t> offsets;
-  for (int64_t t = 0; t < depth.filter; ++t) {
-    for (int64_t r = 0; r < height.filter; ++r) {
-      for (int64_t f = 0; f < width.filter; ++f) {
-        offsets.push_back((t * depth.dilation * height.in + r * height.dilation) * width.in + f * width.dilation);
-      }
-    }
-  }
-  return offsets;
-}
-
-// Calls visit(number, d, h, s) for the taps of the windows at row (z, p) whose d and h are inside.
-template <class Visit>
-void for_each_tap(const PoolShape& shape, int64_t z, int64_t p, Visit visit) {
-  const auto& [depth, height, width] = shape.axis;
-  int32_t number = 0;
-  for (int64_t t = 0; t < depth.filter; ++t) {
-    const int64_t d = depth.input(z, t);
-    for (int64_t r = 0; r < height.filter; ++r, number += static_cast<int32_t>(width.filter)) {
-      const int64_t h = height.input(p, r);
-      if (!depth.inside(d) || !height.inside(h)) continue;
-      for (int64_t s = 0; s < width.filter; ++s) visit(number + static_cast<int32_t>(s), d, h, s);
-    }
-  }
-}
-
 template <class T>
 struct MaxPool {
   const PoolShape& shape;
   const Tensor<const T>& x;
   const Tensor<T>& y;
   const Tensor<int64_t>& indices;
-  const std::vector<int64_t> offsets = tap_offsets(shape);
-  const std::vector<Range> real_outputs = tap_outputs(shape.axis[2]);
+  // The same windows over x, and over the flat index of a plane, where tap offsets are index differences.
+  const Windows windows{shape.axis, x.stride};
+  const Windows flat{shape.axis, {0, 0, shape.axis[1].in * shape.axis[2].in, shape.axis[2].in, 1}};
 
-  T* y_at(int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) const {
-    return y.at(n, c) + z * y.stride[2] + p * y.stride[3] + q * y.stride[4];
-  }
-  int64_t* index_at(int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) const {
-    if (indices.data == nullptr) return nullptr;
-    return indices.at(n, c) + z * indices.stride[2] + p * indices.stride[3] + q * indices.stride[4];
-  }
-  // The flat input index at which the window of an output begins, perhaps in the padding.
-  int64_t window_begin(int64_t z, int64_t p, int64_t q) const {
-    const auto& [depth, height, width] = shape.axis;
-    return (depth.input(z, 0) * height.in + height.input(p, 0)) * width.in + width.input(q, 0);
-  }
+  // One thread's maxima, and the taps of outputs at the edge.
+  struct Scratch {
+    alignas(kCacheLine) T best[kPoolLanes];
+    int32_t tap[kPoolLanes];
+    RowTap* taps;
+    int32_t* numbers;
+  };
 
   // Lanes are the outputs q of one row.
-  void row(int64_t n, int64_t c, int64_t z, int64_t p, Scratch<T>& scratch) const {
+  void row(int64_t n, int64_t c, int64_t z, int64_t p, Scratch& scratch) const {
     const Axis& width = shape.axis[2];
+    const int64_t step = width.stride * x.stride[4];
     for (int64_t first = 0; first < width.out; first += kPoolLanes) {
       const int64_t lanes = std::min(kPoolLanes, width.out - first);
-      scratch.count = 0;
-      for_each_tap(shape, z, p, [&](int32_t number, int64_t d, int64_t h, int64_t s) {
-        const Range real = real_outputs[static_cast<std::size_t>(s)];
-        const T* cell = x.at(n, c) + d * x.stride[2] + h * x.stride[3] + width.input(first, s) * x.stride[4];
-        scratch.add(cell, {real.begin - first, real.end - first}, number);
-      });
-      kernel<T>().max_row(scratch.best, scratch.tap, lanes, scratch.taps, scratch.numbers, scratch.count,
-                          width.stride * x.stride[4]);
-      store(scratch, lanes, y_at(n, c, z, p, first), y.stride[4], index_at(n, c, z, p, first), indices.stride[4],
-            window_begin(z, p, first), width.stride);
+      const T* src = x.at(n, c) + windows.origin(z, p, first);
+      if (first == 0 && windows.whole_row(z, p)) {
+        kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, windows.row_taps(), windows.numbers(),
+                            windows.count(), step);
+      } else {
+        int64_t count = 0;
+        windows.for_each_row_tap(z, p, [&](int32_t number) {
+          const RowTap& tap = windows.row_taps()[number];
+          scratch.numbers[count] = number;
+          scratch.taps[count++] = {tap.offset, tap.begin - first, tap.end - first};
+        });
+        kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, scratch.taps, scratch.numbers, count, step);
+      }
+      store(scratch, lanes, {n, c, z, p, first}, 4, flat.origin(z, p, first), width.stride);
     }
   }
 
   // Lanes are the channels of one output.
-  void channels(int64_t n, Range c, int64_t z, int64_t p, int64_t q, Scratch<T>& scratch) const {
-    const Axis& width = shape.axis[2];
-    scratch.count = 0;
-    for_each_tap(shape, z, p, [&](int32_t number, int64_t d, int64_t h, int64_t s) {
-      const int64_t w = width.input(q, s);
-      if (!width.inside(w)) return;
-      const T* cell = x.at(n, c.begin) + d * x.stride[2] + h * x.stride[3] + w * x.stride[4];
-      scratch.add(cell, {0, c.size()}, number);
+  void channels(int64_t n, Range c, int64_t z, int64_t p, int64_t q, Scratch& scratch) const {
+    int64_t count = 0;
+    windows.for_each_pixel_tap(z, p, q, [&](int32_t number) {
+      scratch.numbers[count] = number;
+      scratch.taps[count++] = {windows.row_taps()[number].offset, 0, c.size()};
     });
-    kernel<T>().max_row(scratch.best, scratch.tap, c.size(), scratch.taps, scratch.numbers, scratch.count, 1);
-    store(scratch, c.size(), y_at(n, c.begin, z, p, q), y.stride[1], index_at(n, c.begin, z, p, q), indices.stride[1],
-          window_begin(z, p, q), 0);
+    const T* src = x.at(n, c.begin) + windows.origin(z, p, q);
+    kernel<T>().max_row(scratch.best, scratch.tap, c.size(), src, scratch.taps, scratch.numbers, count, 1);
+    store(scratch, c.size(), {n, c.begin, z, p, q}, 1, flat.origin(z, p, q), 0);
   }
 
-  // Writes lanes whose outputs lie a step apart; the window of lane i begins at the flat index first + i * index_step.
-  void store(const Scratch<T>& from, int64_t lanes, T* out, int64_t out_step, int64_t* index, int64_t indices_step,
-             int64_t first, int64_t index_step) const {
+ private:
+  // Writes lanes along one axis of y from `at`; lane i's window begins at the flat index first + i * index_step.
+  void store(const Scratch& from, int64_t lanes, const std::array<int64_t, 5>& at, std::size_t axis, int64_t first,
+             int64_t index_step) const {
+    T* out = y.data;
+    for (std::size_t i = 0; i < 5; ++i) out += at[i] * y.stride[i];
+    const int64_t out_step = y.stride[axis];
     for (int64_t i = 0; i < lanes; ++i) out[i * out_step] = from.best[i];
-    for (int64_t i = 0; index != nullptr && i < lanes; ++i) {
+    if (indices.data == nullptr) return;
+    int64_t* index = indices.data;
+    for (std::size_t i = 0; i < 5; ++i) index += at[i] * indices.stride[i];
+    const int64_t indices_step = indices.stride[axis];
+    for (int64_t i = 0; i < lanes; ++i) {
       const int32_t tap = from.tap[i];
-      index[i * indices_step] = tap < 0 ? -1 : first + i * index_step + offsets[static_cast<std::size_t>(tap)];
+      const int64_t found = first + i * index_step + flat.row_taps()[tap < 0 ? 0 : tap].offset;
+      index[i * indices_step] = tap < 0 ? -1 : found;
     }
   }
 };
@@ -164,21 +126,20 @@ template <class T>
 void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices) {
   const MaxPool<T> pool{s, x, y, indices};
   const auto& [depth, height, width] = s.axis;
-  const auto taps = static_cast<int64_t>(pool.offsets.size());
-  const std::size_t tap_bytes = array_bytes(taps, 1, sizeof(RowTap<T>)),
-                    own = tap_bytes + array_bytes(taps, 1, sizeof(int32_t));
+  const std::size_t tap_bytes = array_bytes(pool.windows.count(), 1, sizeof(RowTap));
+  const std::size_t own = tap_bytes + array_bytes(pool.windows.count(), 1, sizeof(int32_t));
   const int threads = pool_threads(s);
   const Workspace memory(static_cast<std::size_t>(threads) * own);
-  const auto scratch_of = [&](Scratch<T>& scratch, int slot) {
-    scratch.taps = memory.at<RowTap<T>>(static_cast<std::size_t>(slot) * own);
+  const auto use_slot = [&](typename MaxPool<T>::Scratch& scratch, int slot) {
+    scratch.taps = memory.at<RowTap>(static_cast<std::size_t>(slot) * own);
     scratch.numbers = memory.at<int32_t>(static_cast<std::size_t>(slot) * own + tap_bytes);
   };
   if (x.stride[1] == 1 && s.c > 1) {
     const Blocks blocks(s.c, kPoolLanes);
     parallel_for(s.n * depth.out * height.out, threads, [&](int64_t task, int slot) {
       const int64_t p = task % height.out, z = task / height.out % depth.out, n = task / height.out / depth.out;
-      Scratch<T> scratch;
-      scratch_of(scratch, slot);
+      typename MaxPool<T>::Scratch scratch;
+      use_slot(scratch, slot);
       for (int64_t q = 0; q < width.out; ++q) {
         for (int64_t block = 0; block < blocks.count; ++block) pool.channels(n, blocks[block], z, p, q, scratch);
       }
@@ -186,8 +147,8 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
     return;
   }
   parallel_for(s.n * s.c, threads, [&](int64_t plane, int slot) {
-    Scratch<T> scratch;
-    scratch_of(scratch, slot);
+    typename MaxPool<T>::Scratch scratch;
+    use_slot(scratch, slot);
     for (int64_t row = 0; row < depth.out * height.out; ++row) {
       pool.row(plane / s.c, plane % s.c, row / height.out, row % height.out, scratch);
     }

@@ -1,4 +1,4 @@
-"""Winograd: held against the float64 oracle by a bound of its own, since it rounds more than a sum."""
+"""Winograd against the float64 oracle, by a bound of its own: it rounds more than a sum."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_every_number_of_threads_gives_the_same_bits(case: ConvCase, which: Pass
     results = []
     for count in (1, 2, 3, 5):
         with fastconv.num_threads(count):
-            results.append(random_problem(case, "float32").run(which, "float32", algorithm="winograd"))
+            results.append(
+                random_problem(case, "float32").run(which, "float32", algorithm="winograd")
+            )
     for other in results[1:]:
         same_bits(other, results[0])
 
@@ -109,7 +111,7 @@ def test_a_nan_reaches_its_tiles_and_no_others(rng: np.random.Generator) -> None
 def test_other_geometries_are_refused(options: dict[str, Any]) -> None:
     kernel = options.pop("kernel", (3, 3))
     w = np.ones((16, 16 // options.get("groups", 1), *kernel), np.float32)
-    with pytest.raises(ValueError, match='"winograd" cannot serve .* "implicit" can'):
+    with pytest.raises(ValueError, match=r'"winograd" cannot serve .* "implicit" can'):
         fastconv.conv2d(np.ones((1, 16, 9, 8), np.float32), w, algorithm="winograd", **options)
 
 

@@ -20,7 +20,10 @@ using Dims = std::vector<int64_t>;
 
 inline std::string to_string(const Dims& dims) {
   std::string text = "(";
-  for (std::size_t i = 0; i < dims.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(dims[i]);
+  for (std::size_t i = 0; i < dims.size(); ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(dims[i]);
+  }
   return text + (dims.size() == 1 ? ",)" : ")");
 }
 

@@ -7,9 +7,10 @@ from fastconv import _core
 
 def config() -> dict[str, str]:
     """Version, instruction set, BLAS, threads and GPU support, each in words."""
+    offered = ", ".join(_core.available_isas())
     return {
         "fastconv": _core.__version__,
-        "ISA in use": f"{_core.isa()} (this CPU and build offer: {', '.join(_core.available_isas())})",
+        "ISA in use": f"{_core.isa()} (this CPU and build offer: {offered})",
         "BLAS": _core.blas_version(),
         "threads": str(_core.num_threads()),
         "CUDA": "no module in this build",

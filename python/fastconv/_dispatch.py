@@ -1,4 +1,4 @@
-"""From a call's arrays to the backend that serves them: a namespace xp and the module of its kernels."""
+"""From a call's arrays to the backend that serves them: a namespace and the kernels for it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
     if not hasattr(value, "__dlpack__") or isinstance(value, np.generic):
         came = "None" if value is None else type(value).__name__
         raise TypeError(
-            f"{name} must be a NumPy array or offer __dlpack__, got {came}: convert it with np.asarray"
+            f"{name} must be a NumPy array or offer __dlpack__, got {came}: "
+            "convert it with np.asarray"
         )
     device, _ = value.__dlpack_device__()
     if device not in _HOST_DEVICES:
@@ -85,6 +86,6 @@ def _share_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     if not np.may_share_memory(a, b):  # their extents are apart: the usual case, and cheap to see
         return False
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]  # any int >= -1
     except np.exceptions.TooHardError:
         return True  # too entangled to tell: as good as shared

@@ -1,4 +1,4 @@
-"""From the keywords of a call to its geometry, which C++ checks and computes; repeated calls find it cached."""
+"""From the keywords of a call to its geometry, which C++ checks and computes; it is cached."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def paddings(value: PaddingArgument, axes: int) -> str | tuple[tuple[int, int], 
     if any(nested):
         raise ValueError(f"padding must be all ints or all (before, after) pairs, got {value!r}")
     if len(entries) != axes:
-        raise ValueError(f"padding has {len(entries)} entries for {axes} axes: {_hint(entries, axes)}")
+        raise ValueError(
+            f"padding has {len(entries)} entries for {axes} axes: {_hint(entries, axes)}"
+        )
     return tuple((p, p) for p in (_int(e, "padding") for e in entries))
 
 

@@ -21,7 +21,7 @@ def _checked(n: SupportsIndex, name: str) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many threads kernels use, for the whole process; more than there are cores is allowed.
+    """Set how many threads kernels use, for the whole process; more than the cores is allowed.
 
     Results do not depend on it.
     """
@@ -33,7 +33,7 @@ def get_num_threads() -> int:
     return _core.num_threads()
 
 
-class num_threads:  # noqa: N801 - a context manager, used like a function
+class num_threads:
     """``with num_threads(n):`` limits calls from this thread, and only from it, to n threads."""
 
     def __init__(self, n: int) -> None:
@@ -55,7 +55,9 @@ class num_threads:  # noqa: N801 - a context manager, used like a function
 def _from_environment() -> int | None:
     for name in ("FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(name, "").strip()
-        if name == "OMP_NUM_THREADS":  # a list is one entry per nesting level; other junk is OpenMP's affair
+        if (
+            name == "OMP_NUM_THREADS"
+        ):  # a list is one entry per nesting level; other junk is OpenMP's affair
             value = value.split(",")[0]
             if not value.isdecimal() or int(value) < 1:
                 continue
@@ -99,11 +101,9 @@ def _cgroup_cpus() -> float:
 
 
 def default_num_threads() -> int:
-    """The least of the CPUs this process may run on, its CPU quota, and what the environment says."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    """The least of the CPUs of this process, its CPU quota, and what the environment says."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     wanted = _from_environment()
     available = max(1, int(min(cpus, _cgroup_cpus())))
     return min(wanted, available) if wanted else available

@@ -187,8 +187,9 @@ def conv2d_grad(
     out: tuple[Array | None, Array | None, Array | None] = (None, None, None),
 ) -> tuple[Array | None, Array | None, Array | None]:
     """All gradients of sum((conv2d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    wanted = {needs} if isinstance(needs, str) else set(needs or ())
-    if needs is None or not wanted <= {"input", "weight", "bias"}:
+    known = {"input", "weight", "bias"}
+    wanted = {needs} if isinstance(needs, str) or not isinstance(needs, Iterable) else set(needs)
+    if not wanted <= known:
         raise ValueError(f'needs must be of "input", "weight" and "bias", got {needs!r}')
     backend, (dy, x, w) = resolve(dy=dy, x=x, w=w)
     _check_outs(out, backend, dy=dy, x=x, w=w)
@@ -213,9 +214,11 @@ def conv2d_grad(
 
 
 def _check_outs(out: Any, backend: Backend, **operands: Array) -> None:
-    """Before the first of several results is written: each `out` fits, and none overlaps another."""
+    """Before the first of several results is written: each `out` fits and overlaps no other."""
     if not isinstance(out, tuple | list) or len(out) != 3:
-        raise ValueError(f"out must be three arrays or None, (dx, dw, db), got {type(out).__name__}")
+        raise ValueError(
+            f"out must be three arrays or None, (dx, dw, db), got {type(out).__name__}"
+        )
     dy, x, w = operands.values()
     shapes = (x.shape, w.shape, w.shape[:1])
     for i, (array, shape) in enumerate(zip(out, shapes, strict=True)):

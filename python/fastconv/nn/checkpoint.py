@@ -19,7 +19,8 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
     """Write the model's parameters and name to `path`, whole or not at all."""
     numpy_format = require("safetensors.numpy", "train")
     tensors = {p.name: np.ascontiguousarray(move(p.data, np)) for p in model.parameters()}
-    content = numpy_format.save(tensors, {"format": "fastconv", "model": model.name})
+    # One key: safetensors writes several in an order that changes from run to run.
+    content = numpy_format.save(tensors, {"model": model.name})
     path = Path(path)
     # The same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

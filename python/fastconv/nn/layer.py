@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import operator
 from abc import ABC, abstractmethod
@@ -84,11 +83,14 @@ class Layer(ABC):
         return self._set_training(False)
 
     def to(self, device: str) -> Self:
-        """Move the parameters to "cpu" (NumPy) or "cuda" (CuPy) and return this layer."""
-        xp = _device_namespace(device)
-        for parameter in self.parameters():
-            parameter.data = move(parameter.data, xp)
-            parameter.grad = move(parameter.grad, xp)
+        """Keep the parameters on "cpu" and return this layer.
+
+        "cuda" is a RuntimeError: this version has no GPU kernels.
+        """
+        if device == "cuda":
+            raise RuntimeError('this version of fastconv has no CUDA module: stay on "cpu"')
+        if device != "cpu":
+            raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
         return self
 
     def flops(self, output_shape: tuple[int, ...]) -> int:
@@ -172,16 +174,3 @@ def check_activation(activation: str | None) -> str | None:
             f"activation is {activation!r}, expected None or 'relu'; add others as a layer"
         )
     return activation
-
-
-def _device_namespace(device: str) -> Any:
-    if device == "cpu":
-        return np
-    if device != "cuda":
-        raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
-    try:
-        return importlib.import_module("cupy")
-    except ImportError as error:
-        raise RuntimeError(
-            'device "cuda" needs CuPy, which does not import here: pip install "fastconv[cuda13]"'
-        ) from error

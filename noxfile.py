@@ -1,0 +1,72 @@
+"""The project's chores: `nox` checks style, types and tests; `nox -s NAME` does any one of them."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_venv = "yes"
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+PRESETS = ("default", "asan", "tsan")
+
+
+def extra(name: str) -> list[str]:
+    """The requirements of one of our extras, without fastconv itself: that would be built."""
+    found = []
+    for requirement in PROJECT["optional-dependencies"][name]:
+        nested = re.fullmatch(rf"{PROJECT['name']}\[(\w+)\]", requirement)
+        found += extra(nested[1]) if nested else [requirement]
+    return found
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and spelling, of Python, C++ and prose."""
+    session.install(*extra("dev"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    sources = [p for top in ("csrc", "tests/native") for p in Path(top).rglob("*.[ch]pp")]
+    session.run("clang-format", "--dry-run", "--Werror", *map(str, sources))
+    session.run("codespell")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of the package, the tests and the tools."""
+    session.install(*PROJECT["dependencies"], *extra("dev"))
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The tests, on the installed package: `nox -s tests -- -k pool`."""
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def native(session: nox.Session) -> None:
+    """The kernels without Python, plain and under sanitizers: `nox -s native -- asan`."""
+    session.install(*extra("dev"))
+    for preset in session.posargs or PRESETS:
+        session.run("cmake", "--workflow", "--preset", preset)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """One wheel in dist/, tried in a new environment when the build's is gone."""
+    with tempfile.TemporaryDirectory() as build:
+        options = ("--no-deps", "--wheel-dir", "dist", f"--config-settings=build-dir={build}")
+        session.run("python", "-m", "pip", "wheel", ".", *options)
+    newest = max(Path("dist").glob("*.whl"), key=lambda path: path.stat().st_mtime)
+    session.run("python", "tools/check_wheel.py", str(newest))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """A few layers against the libraries that are installed: `nox -s bench -- --net vgg16`."""
+    session.install(".[bench]")
+    session.run("fastconv", "bench", *(session.posargs or ["--quick"]))

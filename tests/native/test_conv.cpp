@@ -1,0 +1,243 @@
+// The three passes of convolution, by every algorithm that needs no BLAS, against one loop over the definition.
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <vector>
+
+#include "arrays.hpp"
+#include "check.hpp"
+#include "with_threads.hpp"
+
+namespace fastconv::cpu {
+namespace {
+
+using test::GuardedTensor;
+using test::Integers;
+using test::Memory;
+using test::with_threads;
+
+// Operands of small integers and what the passes make of them, exactly.
+struct Problem {
+  const char* name;
+  ConvShape shape;
+  GuardedTensor<double> x, w, dy, y, dx, dw;
+};
+
+// Calls visit(n, k, c of the group, z, p, q, t, r, f, d, h, i) for every product of the definition.
+template <class Visit>
+void for_each_product(const ConvShape& s, const GuardedTensor<double>& y, const GuardedTensor<double>& w, Visit visit) {
+  const auto& [depth, height, width] = s.axis;
+  y.for_each([&](double, int64_t n, int64_t k, int64_t z, int64_t p, int64_t q) {
+    for (int64_t c = 0; c < w.shape()[1]; ++c)
+      for (int64_t t = 0; t < depth.filter; ++t)
+        for (int64_t r = 0; r < height.filter; ++r)
+          for (int64_t f = 0; f < width.filter; ++f) {
+            const int64_t d = z * depth.stride + t * depth.dilation - depth.pad_begin;
+            const int64_t h = p * height.stride + r * height.dilation - height.pad_begin;
+            const int64_t i = q * width.stride + f * width.dilation - width.pad_begin;
+            if (d < 0 || d >= depth.in || h < 0 || h >= height.in || i < 0 || i >= width.in) continue;
+            visit(n, k, c, z, p, q, t, r, f, d, h, i);
+          }
+  });
+}
+
+Problem make_problem(const char* name, ConvShape s, const std::array<Axis, 3>& axes) {
+  s.axis = axes;
+  for (Axis& a : s.axis) a.out = output_extent(a);
+  const auto& [depth, height, width] = s.axis;
+  const test::Shape x{s.n, s.c, depth.in, height.in, width.in};
+  const test::Shape w{s.k, s.c / s.groups, depth.filter, height.filter, width.filter};
+  const test::Shape y{s.n, s.k, depth.out, height.out, width.out};
+  const auto tensor = [](const test::Shape& shape) { return GuardedTensor<double>(shape, test::kNCHW, 0.0); };
+  Problem p{name, s, tensor(x), tensor(w), tensor(y), tensor(y), tensor(x), tensor(w)};
+  Integers integers(1);
+  for (auto* operand : {&p.x, &p.w, &p.dy}) operand->fill([&] { return integers.next<double>(-3, 3); });
+  for_each_product(s, p.y, p.w,
+                   [&](int64_t n, int64_t k, int64_t c, int64_t z, int64_t row, int64_t q, int64_t t, int64_t r,
+                       int64_t f, int64_t d, int64_t h, int64_t i) {
+                     const int64_t channel = k / (s.k / s.groups) * (s.c / s.groups) + c;
+                     const double value = p.x(n, channel, d, h, i), weight = p.w(k, c, t, r, f),
+                                  gradient = p.dy(n, k, z, row, q);
+                     p.y(n, k, z, row, q) += value * weight;
+                     p.dx(n, channel, d, h, i) += weight * gradient;
+                     p.dw(k, c, t, r, f) += value * gradient;
+                   });
+  return p;
+}
+
+std::vector<Problem> make_problems() {
+  const Axis one{};
+  std::vector<Problem> all;
+  const auto add = [&](const char* name, const ConvShape& s, const std::array<Axis, 3>& axes) {
+    all.push_back(make_problem(name, s, axes));
+  };
+  add("plain", {.n = 2, .c = 3, .k = 17, .groups = 1, .axis = {}},
+      {one, {.in = 7, .filter = 3}, {.in = 37, .filter = 5, .pad_begin = 2, .pad_end = 1}});
+  add("stride, dilation and pads", {.n = 2, .c = 5, .k = 7, .groups = 1, .axis = {}},
+      {one,
+       {.in = 11, .filter = 3, .stride = 2, .pad_begin = 3, .pad_end = 1, .dilation = 2},
+       {.in = 14, .filter = 2, .stride = 3, .pad_begin = 1, .pad_end = 4, .dilation = 3}});
+  add("stride beyond the filter", {.n = 1, .c = 4, .k = 5, .groups = 1, .axis = {}},
+      {one, {.in = 13, .filter = 2, .stride = 4, .pad_begin = 1}, {.in = 9, .filter = 1, .stride = 2}});
+  add("groups", {.n = 3, .c = 6, .k = 10, .groups = 2, .axis = {}},
+      {one, {.in = 6, .filter = 2, .pad_begin = 1}, {.in = 19, .filter = 4, .stride = 2, .pad_end = 3}});
+  add("three axes", {.n = 1, .c = 3, .k = 4, .groups = 1, .axis = {}},
+      {Axis{.in = 5, .filter = 2, .stride = 2, .pad_begin = 1},
+       {.in = 6, .filter = 3, .pad_begin = 1, .pad_end = 2},
+       {.in = 7, .filter = 2, .stride = 1, .dilation = 2}});
+  add("one by one", {.n = 2, .c = 33, .k = 19, .groups = 1, .axis = {}}, {one, {.in = 5}, {.in = 13}});
+  add("many terms", {.n = 1, .c = 41, .k = 15, .groups = 1, .axis = {}},
+      {one, {.in = 4, .filter = 3, .pad_begin = 1}, {.in = 6, .filter = 5, .pad_begin = 2, .pad_end = 2}});
+  add("many pixels", {.n = 3, .c = 2, .k = 5, .groups = 1, .axis = {}},
+      {one, {.in = 19, .filter = 2}, {.in = 35, .filter = 3, .pad_begin = 1}});
+  add("depthwise", {.n = 2, .c = 21, .k = 21, .groups = 21, .axis = {}},
+      {one,
+       {.in = 8, .filter = 3, .pad_begin = 1},
+       {.in = 35, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 2}});
+  add("two filters a channel", {.n = 2, .c = 3, .k = 6, .groups = 3, .axis = {}},
+      {one, {.in = 9, .filter = 2, .stride = 3, .dilation = 2}, {.in = 18, .filter = 4, .pad_begin = 3, .pad_end = 1}});
+  add("three by three", {.n = 2, .c = 19, .k = 35, .groups = 1, .axis = {}},
+      {one, {.in = 6, .filter = 3, .pad_begin = 1}, {.in = 17, .filter = 3, .pad_begin = 2, .pad_end = 1}});
+  add("one tile of three by three", {.n = 1, .c = 5, .k = 3, .groups = 1, .axis = {}},
+      {one, {.in = 3, .filter = 3}, {.in = 5, .filter = 3, .pad_end = 1}});
+  return all;
+}
+
+const std::vector<Problem>& problems() {
+  static const std::vector<Problem> all = make_problems();
+  return all;
+}
+
+bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
+  const bool depthwise = s.group_c() == 1 && (s.group_k() == 1 || pass == Pass::forward);
+  const bool plane = s.axis[0].pointwise() && s.groups == 1;
+  const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
+  switch (algorithm) {
+    case Algorithm::direct:
+      return depthwise && pass != Pass::weight;
+    case Algorithm::winograd:
+      return plane && three(s.axis[1]) && three(s.axis[2]) && pass != Pass::weight;
+    default:
+      return true;
+  }
+}
+
+// How far a result may be from the exact one: Winograd's transforms round, sums of small integers do not.
+template <class T>
+double tolerance(Algorithm algorithm, const GuardedTensor<double>& exact) {
+  if (algorithm != Algorithm::winograd) return 0;
+  double largest = 0;
+  exact.for_each([&](double cell, auto...) { largest = std::max(largest, std::abs(cell)); });
+  return largest * (sizeof(T) == 4 ? 1e-5 : 2e-14);
+}
+
+// Calls check(problem, options, memory of x and y, memory of w, threads) for all algorithms that serve the pass.
+template <class Check>
+void for_each_call(Pass pass, Check check) {
+  const Memory memories_w[] = {test::kNCHW, test::kMemories[3]};
+  for (const Problem& p : problems()) {
+    for (const Algorithm algorithm : {Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
+      if (!can_serve(algorithm, pass, p.shape)) continue;
+      for (const Memory& memory : test::kMemories) {
+        for (const Memory& memory_w : memories_w) {
+          with_threads([&](int threads) { check(p, ConvOptions{.algorithm = algorithm}, memory, memory_w, threads); });
+        }
+      }
+    }
+  }
+}
+
+#define CALL \
+  "problem", p.name, "algorithm", to_string(options.algorithm), "memory", memory, "w", memory_w, "threads", threads
+
+template <class T>
+void check_forward(bool finish) {
+  for_each_call(Pass::forward, [&](const Problem& p, const ConvOptions& options, const Memory& memory,
+                                   const Memory& memory_w, int threads) {
+    const auto x = p.x.to<T>(memory), w = p.w.to<T>(memory_w);
+    GuardedTensor<T> y(p.y.shape(), memory);
+    auto expected = p.y.to<double>(test::kNCHW);
+    std::vector<T> bias(static_cast<std::size_t>(2 * p.shape.k));
+    Integers integers(2);
+    for (T& cell : bias) cell = integers.next<T>(-20, 20);
+    if (finish) {
+      expected.for_each([&](double& cell, int64_t, int64_t k, auto...) {
+        cell = std::max(cell + static_cast<double>(bias[static_cast<std::size_t>(2 * k)]), 0.0);
+      });
+    }
+    const Vector<const T> bias_vector{finish ? bias.data() : nullptr, 2};
+    conv_fprop(p.shape, x.readable(), w.readable(), bias_vector, finish, y.tensor(), options);
+    CHECK(y.distance(expected) <= tolerance<T>(options.algorithm, p.y), CALL);
+    CHECK(y.guards_intact(), CALL);
+  });
+}
+
+template <class T>
+void check_input_gradient() {
+  for_each_call(Pass::input, [&](const Problem& p, const ConvOptions& options, const Memory& memory,
+                                 const Memory& memory_w, int threads) {
+    const auto dy = p.dy.to<T>(memory), w = p.w.to<T>(memory_w);
+    GuardedTensor<T> dx(p.dx.shape(), memory);
+    conv_dgrad(p.shape, dy.readable(), w.readable(), dx.tensor(), options);
+    CHECK(dx.distance(p.dx) <= tolerance<T>(options.algorithm, p.dx), CALL);
+    CHECK(dx.guards_intact(), CALL);
+  });
+}
+
+template <class T>
+void check_filter_gradient() {
+  for_each_call(Pass::weight, [&](const Problem& p, const ConvOptions& options, const Memory& memory,
+                                  const Memory& memory_w, int threads) {
+    const auto dy = p.dy.to<T>(memory), x = p.x.to<T>(memory);
+    GuardedTensor<T> dw(p.dw.shape(), memory_w);
+    conv_wgrad(p.shape, dy.readable(), x.readable(), dw.tensor(), options);
+    CHECK(dw.distance(p.dw) <= tolerance<T>(options.algorithm, p.dw), CALL);
+    CHECK(dw.guards_intact(), CALL);
+  });
+}
+
+}  // namespace
+
+TEST(forward_in_float32) {
+  check_forward<float>(false);
+  check_forward<float>(true);
+}
+
+TEST(forward_in_float64) { check_forward<double>(true); }
+
+TEST(input_gradient) {
+  check_input_gradient<float>();
+  check_input_gradient<double>();
+}
+
+TEST(filter_gradient) {
+  check_filter_gradient<float>();
+  check_filter_gradient<double>();
+}
+
+TEST(a_workspace_that_is_too_small_is_an_error_before_anything_is_written) {
+  const Problem& p = problems()[0];
+  const auto x = p.x.to<float>(test::kNCHW), w = p.w.to<float>(test::kNCHW);
+  GuardedTensor<float> y(p.y.shape(), test::kNCHW, -5.0f);
+  const ConvOptions options{.algorithm = Algorithm::implicit, .workspace_limit = 1};
+  CHECK(THROWS(std::invalid_argument, conv_fprop(p.shape, x.readable(), w.readable(), {}, false, y.tensor(), options)));
+  y.for_each([](float cell, auto...) { CHECK_EQUAL(cell, -5.0f); });
+}
+
+TEST(the_plan_is_an_algorithm_that_serves) {
+  for (const Problem& p : problems()) {
+    for (const Pass pass : {Pass::forward, Pass::input, Pass::weight}) {
+      for (const bool float32 : {false, true}) {
+        const Algorithm chosen = plan_conv(pass, p.shape, float32, Algorithm::automatic).algorithm;
+        CHECK(chosen != Algorithm::automatic && can_serve(chosen, pass, p.shape), "problem", p.name);
+      }
+      for (const Algorithm algorithm : {Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
+        const bool refused = THROWS(std::invalid_argument, plan_conv(pass, p.shape, true, algorithm));
+        CHECK_EQUAL(refused, !can_serve(algorithm, pass, p.shape), "problem", p.name, "algorithm",
+                    to_string(algorithm));
+      }
+    }
+  }
+}
+
+}  // namespace fastconv::cpu

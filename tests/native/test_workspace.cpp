@@ -1,0 +1,47 @@
+// Scratch memory: aligned, kept from call to call, refused where it could not be.
+#include "cpu/workspace.hpp"
+
+#include <cstdint>
+
+#include "check.hpp"
+
+namespace fastconv::cpu {
+
+TEST(array_bytes_rounds_up_to_cache_lines) {
+  CHECK_EQUAL(array_bytes(0, 7, 4), 0u);
+  CHECK_EQUAL(array_bytes(1, 1, 4), 64u);
+  CHECK_EQUAL(array_bytes(4, 4, 4), 64u);
+  CHECK_EQUAL(array_bytes(4, 4, 8), 128u);
+  CHECK_EQUAL(array_bytes(3, 11, 4), 192u);
+}
+
+TEST(array_bytes_that_no_memory_could_hold) {
+  constexpr int64_t big = int64_t{1} << 40;
+  CHECK(THROWS(std::bad_alloc, array_bytes(big, big, 4)));
+  CHECK(THROWS(std::bad_alloc, array_bytes(big, 1 << 22, 8)));
+  CHECK_EQUAL(array_bytes(big, 1 << 10, 4), std::size_t{1} << 52);
+}
+
+TEST(workspace_is_aligned_and_kept) {
+  const float* first = nullptr;
+  {
+    const Workspace memory(1000);
+    first = memory.at<float>(0);
+    CHECK_EQUAL(reinterpret_cast<std::uintptr_t>(first) % kCacheLine, 0u);
+    memory.at<float>(0)[0] = 1;
+    memory.at<float>(996)[0] = 2;
+    CHECK_EQUAL(memory.at<float>(0) + 249, memory.at<float>(996));
+  }
+  const Workspace smaller(500);
+  CHECK(smaller.at<float>(0) == first);
+}
+
+TEST(workspace_grows) {
+  for (const std::size_t bytes : {std::size_t{10}, std::size_t{1} << 12, (std::size_t{64} << 20) + 1, std::size_t{3}}) {
+    const Workspace memory(bytes);
+    memory.at<char>(bytes - 1)[0] = 1;
+    CHECK_EQUAL(memory.at<char>(bytes - 1)[0], 1);
+  }
+}
+
+}  // namespace fastconv::cpu

@@ -9,10 +9,10 @@
 Layers, optimizers, data sets and models are in fastconv.nn, .optim, .data and .models.
 """
 
-from fastconv import _core, _threads
-from fastconv._config import show_config
-from fastconv._threads import get_num_threads, num_threads, set_num_threads
-from fastconv.ops import (
+from . import _core, _threads
+from ._config import show_config
+from ._threads import get_num_threads, num_threads, set_num_threads
+from .ops import (
     Plan,
     conv2d,
     conv2d_grad,

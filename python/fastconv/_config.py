@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastconv import _core
+from . import _core
 
 
 def config() -> dict[str, str]:

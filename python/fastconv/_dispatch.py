@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv import _core
+from . import _core
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastconv import _core, _geometry
-from fastconv._dispatch import Backend, output, resolve
-from fastconv._geometry import AxisArgument, PaddingArgument
+from . import _core, _geometry
+from ._dispatch import Backend, output, resolve
+from ._geometry import AxisArgument, PaddingArgument
 
 Layout2d = Literal["NCHW", "NHWC"]
 Array = Any  # numpy.ndarray, or anything with __dlpack__

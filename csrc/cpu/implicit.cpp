@@ -30,16 +30,14 @@ struct Run {
 
 // Cuts up to `width` consecutive pixels into runs; returns their number.
 int make_runs(const ConvShape& s, Range pixels, Run* runs) {
-  const auto& [depth, height, width] = s.axis;
   int count = 0;
-  for (int64_t i = pixels.begin; i < pixels.end;) {
-    const int64_t row = i / width.out, q = i % width.out;
-    const int64_t length = std::min(width.out - q, pixels.end - i);
-    const auto begin = static_cast<int>(i - pixels.begin);
-    runs[count++] = {row / height.out / depth.out,    row / height.out % depth.out, row % height.out, q, begin,
-                     begin + static_cast<int>(length)};
-    i += length;
-  }
+  const Extents rows{s.n * s.axis[0].out, s.axis[1].out, s.axis[2].out};  // images are more depth
+  for_each_run(rows, pixels, [&](int64_t offset, int64_t nz, int64_t p, Range q) {
+    const auto begin = static_cast<int>(offset);
+    const bool flat = s.axis[0].out == 1;
+    runs[count++] = {flat ? nz : nz / s.axis[0].out,    flat ? 0 : nz % s.axis[0].out, p, q.begin, begin,
+                     begin + static_cast<int>(q.size())};
+  });
   return count;
 }
 

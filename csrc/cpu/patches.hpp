@@ -59,11 +59,17 @@ inline std::vector<Range> tap_outputs(const Axis& axis) {
 // Cuts a block of flat positions of a volume into runs along its last axis: visit(offset in the block, z, p, run of q).
 template <class Visit>
 void for_each_run(const Extents& extents, Range block, Visit visit) {
-  for (int64_t i = block.begin; i < block.end;) {
-    const int64_t row = i / extents[2], q = i % extents[2];
+  if (block.size() <= 0) return;
+  int64_t q = block.begin % extents[2], p = block.begin / extents[2] % extents[1],
+          z = block.begin / extents[2] / extents[1];
+  for (int64_t i = block.begin; i < block.end; q = 0) {
     const Range run{q, std::min(extents[2], q + block.end - i)};
-    visit(i - block.begin, row / extents[1], row % extents[1], run);
+    visit(i - block.begin, z, p, run);
     i += run.size();
+    if (++p == extents[1]) {
+      p = 0;
+      ++z;
+    }
   }
 }
 

@@ -1,0 +1,221 @@
+"""``fastconv bench``: options, and the run from the list of cases to the report."""
+
+import argparse
+import errno
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._extras import require
+from . import environment, process, table
+from .peers import names
+from .problems import PASSES, Case, select
+from .process import WorkerError, WorkerProcess
+from .report import OURS, Report, to_json
+from .rounds import measure
+
+_EPILOG = """\
+Each library runs in a process of its own, all with the same number of threads; while one is
+timed the others are stopped, because idle thread pools spin and would share its cores. Rounds go
+A B C, A B C, ..., and a time is the median over the rounds of the median call of a turn. GFLOP/s
+count direct-convolution FLOPs, whatever the algorithm. x PEER is the peer's time over fastconv's.
+The error is max|result - exact| / max|exact| on up to 512 elements of the result, against float64
+sums (long double for float64); a result off by more than 1e-3 (1e-10) is not timed. NumPy's
+method is im2col and batched matmul, SciPy's is the FFT.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``fastconv bench``."""
+    parser.description = "Time convolution layers of known networks against other libraries."
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_selection(parser.add_argument_group("what to time"))
+    _add_method(parser.add_argument_group("how to time it"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write everything measured")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the speed of each layer")
+
+
+def _add_selection(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add("--net", nargs="+", default=[], metavar="GLOB", help="networks: vgg16, 'mob*', ...")
+    add("--problem", nargs="+", default=[], metavar="GLOB", help="layers: 'resnet50.conv3*', ...")
+    add("--pass", dest="pass_", choices=[*PASSES, "all"], default="forward", help="(forward)")
+    add("--layout", choices=["NCHW", "NHWC"], default="NCHW", help="axes of x and y (NCHW)")
+    add("--dtype", choices=["float32", "float64"], default="float32", help="(float32)")
+    add("--batch", nargs="+", type=_positive, default=[], metavar="N", help="instead of the list's")
+    add("--max-pool", action="store_true", help="max-pool layers too, with indices")
+    add("--quick", action="store_true", help="a few layers of every kind, in under a minute")
+
+
+def _add_method(group: "argparse._ArgumentGroup") -> None:
+    add = group.add_argument
+    add(
+        "--peers",
+        nargs="*",
+        metavar="PEER",
+        help=f"of {', '.join(name for name in names() if name != OURS)}, or fastconv:ALGORITHM "
+        "(default: all that are installed)",
+    )
+    add(
+        "--python-for",
+        action="append",
+        default=[],
+        metavar="PEER=PYTHON",
+        help="run a peer in this interpreter, which needs NumPy and the peer only",
+    )
+    add("--algorithm", default="auto", help="fastconv's (auto)")
+    add("--threads", type=_positive, metavar="N", help="for every library (all usable cores)")
+    add("--rounds", type=_positive, metavar="N", help="turns of each peer (5; 3 if --quick)")
+    add("--min-time", type=_seconds, metavar="SECONDS", help="of a turn (0.1; 0.05 if --quick)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print and write what the options ask for.
+
+    Returns the exit status: 1 if fastconv failed on a case, 130 after Ctrl-C. Raises ValueError if
+    no case matches or an option cannot be understood, and OSError if an output cannot be written.
+    """
+    cases = select(
+        nets=args.net,
+        names=args.problem,
+        batches=args.batch,
+        passes=PASSES if args.pass_ == "all" else (args.pass_,),
+        layout=args.layout,
+        dtype=args.dtype,
+        max_pool=args.max_pool,
+        quick=args.quick,
+    )
+    if not cases:
+        raise ValueError("no layer matches --net and --problem: their names are in problems.json")
+    _check_outputs(args)
+    args.threads = args.threads or environment.cores()
+    args.rounds = args.rounds or (3 if args.quick else 5)
+    args.min_time = args.min_time or (0.05 if args.quick else 0.1)
+    report = Report({}, _settings(args), [])
+    workers: dict[str, WorkerProcess] = {}
+    try:
+        greetings = _start(args, workers, report)
+        _measure(args, cases, workers, greetings, report)
+    except KeyboardInterrupt:
+        report.notes.append("interrupted: what follows was measured before")
+        print(f"\n{report.notes[-1]}")
+    finally:
+        for worker in workers.values():
+            worker.close()
+    _finish(args, report)
+    if not report.complete:
+        return 130
+    return 1 if any(OURS in row.failures for row in report.rows) else 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Find out now, not after the run, that a result could not be written."""
+    for path in (args.json, args.plot):
+        if path is not None and not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    if args.plot is not None:
+        require("matplotlib.figure", "bench")
+        if args.plot.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--plot is {str(args.plot)!r}, expected a .png, .svg or .pdf file")
+
+
+def _start(
+    args: argparse.Namespace, workers: dict[str, WorkerProcess], report: Report
+) -> dict[str, Mapping[str, Any]]:
+    """Start every worker that can be had, ours first; their greetings."""
+    known, pythons = names(), _pythons(args.python_for)
+    wanted = args.peers if args.peers is not None else [name for name in known if name != OURS]
+    greetings: dict[str, Mapping[str, Any]] = {}
+    for label in dict.fromkeys([OURS, *wanted]):
+        name, _, algorithm = label.partition(":")
+        if name not in known:
+            raise ValueError(f"--peers has {name!r}, expected some of {', '.join(known)}")
+        algorithm = args.algorithm if label == OURS else algorithm or "auto"
+        python = pythons.get(name, sys.executable)
+        command = process.command(name, args.threads, algorithm, python)
+        worker = WorkerProcess(command, process.environment(args.threads))
+        workers[label] = worker
+        try:
+            greetings[label] = worker.start()
+        except (WorkerError, OSError) as error:
+            if label == OURS:
+                raise RuntimeError(f"fastconv cannot be timed: {error}") from None
+            del workers[label]
+            report.notes.append(f"{label}: left out: {error}")
+    return greetings
+
+
+def _measure(
+    args: argparse.Namespace,
+    cases: Sequence[Case],
+    workers: Mapping[str, WorkerProcess],
+    greetings: Mapping[str, Mapping[str, Any]],
+    report: Report,
+) -> None:
+    """Fill the report case by case, printing as it grows."""
+    report.peers = list(workers)
+    report.environment = environment.describe(greetings, args.threads, ["fastconv", *sys.argv[1:]])
+    if environment.load() > environment.cores() - args.threads + 0.5:
+        report.notes.append("other work is running on this machine: the times will be noisy")
+    report.peak = float(workers[OURS].ask(do="peak", dtype=args.dtype)["gflops"])
+    print(table.header(report))
+    for note in report.notes:
+        print(note)
+    lines = table.Table(cases, report.peers)
+    print(f"\n{args.layout}, {args.dtype}\n{lines.heading()}", flush=True)
+    for case in cases:
+        row = measure(case, workers, args.rounds, args.min_time)
+        report.rows.append(row)
+        print(lines.line(row, report.peak), *table.failures(row), sep="\n", flush=True)
+    report.complete = True
+
+
+def _finish(args: argparse.Namespace, report: Report) -> None:
+    """The summary and the files."""
+    if report.rows:
+        print(f"\n{table.summary(report)}")
+    if args.json is not None:
+        partial = args.json.with_name(args.json.name + ".part")
+        partial.write_text(json.dumps(to_json(report), indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, args.json)
+        print(f"wrote {args.json}")
+    if args.plot is not None and report.rows:
+        from .plot import draw
+
+        draw(report, args.plot)
+        print(f"wrote {args.plot}")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    keys = ("layout", "dtype", "threads", "algorithm", "rounds", "min_time")
+    return {key: getattr(args, key) for key in keys}
+
+
+def _pythons(options: Sequence[str]) -> dict[str, str]:
+    pairs = [option.partition("=") for option in options]
+    for peer, equals, python in pairs:
+        if not (peer in names() and equals and python):
+            raise ValueError(f"--python-for has {peer + equals + python!r}, expected PEER=PYTHON")
+    return {peer: python for peer, _, python in pairs}
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value

@@ -1,0 +1,65 @@
+"""Interleaved timing of one case: A B C, A B C, ... and the median over the rounds.
+
+Whatever drifts (clock, temperature, neighbours) then falls on every peer alike.
+"""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .problems import Case
+from .process import Peer, WorkerError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One peer on one case. ``rounds``: median seconds of a call, round by round."""
+
+    rounds: tuple[float, ...]
+    calls: int
+    error: float
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.rounds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: a timing for each peer that served it, a reason for each that did not."""
+
+    case: Case
+    timings: Mapping[str, Timing]
+    failures: Mapping[str, str]
+
+
+def measure(case: Case, workers: Mapping[str, Peer], rounds: int, seconds: float) -> Row:
+    """Time the case on every worker in turn, ``seconds`` a turn, ``rounds`` times over.
+
+    A worker that fails is left out of this case; the others go on.
+    """
+    errors: dict[str, float] = {}
+    turns: dict[str, list[tuple[float, int]]] = {}
+    failures: dict[str, str] = {}
+    for label, worker in workers.items():
+        try:
+            errors[label] = worker.prepare(case)
+            turns[label] = []
+        except WorkerError as error:
+            failures[label] = str(error)
+    for _ in range(rounds):
+        for label in list(turns):
+            try:
+                turns[label].append(workers[label].run(seconds))
+            except WorkerError as error:
+                failures[label] = str(error)
+                del turns[label]
+    timings = {
+        label: Timing(
+            rounds=tuple(median for median, _ in measured),
+            calls=sum(calls for _, calls in measured),
+            error=errors[label],
+        )
+        for label, measured in turns.items()
+    }
+    return Row(case, timings, failures)

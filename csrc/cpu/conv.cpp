@@ -90,8 +90,9 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (serves(Algorithm::direct, pass, shape) && shape.groups > 1)
     return {Algorithm::direct, "one channel a group: no sum over channels"};
-  if (float32 && winograd_allowed() && serves(Algorithm::winograd, pass, shape) && std::min(shape.c, shape.k) >= 16) {
-    return {Algorithm::winograd, "3x3 without stride, and enough channels to pay for the transforms"};
+  if (float32 && winograd_allowed() && serves(Algorithm::winograd, pass, shape) && std::min(shape.c, shape.k) >= 16 &&
+      shape.n * shape.pixels() >= 256) {
+    return {Algorithm::winograd, "3x3 without stride, enough channels and outputs to pay for the transforms"};
   }
   if (shape.group_c() * shape.taps() < 16) return {Algorithm::im2col, "patches are too short to pack"};
   if (pass == Pass::input && shape.group_c() <= 4)

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kTaskColumns = 6;   // right panels of a task: with kLeftBlock left ones they fit a second-level cache
 constexpr int64_t kLeftBlock = 8;     // left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
+constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
 constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
 constexpr int kMaxWidth = 32, kMaxTile = 14 * 32;  // lanes of the widest panel, elements of the largest tile
@@ -36,8 +37,9 @@ Layout make_layout(const Product<T>& p, const ProductCut& cut) {
   const GemmKernels<T>& kernel = gemm_kernels<T>();
   Layout at;
   const auto take = [](std::size_t& part, std::size_t bytes) { return std::exchange(part, part + bytes); };
-  at.left = p.share_left ? take(at.shared, panel_bytes<T>(cut.left_panels, p.k, kernel.mr))
-                         : take(at.thread, panel_bytes<T>(cut.task_left, cut.k_block, kernel.mr));
+  at.left = cut.left_in_place ? 0
+            : p.share_left    ? take(at.shared, panel_bytes<T>(cut.left_panels, p.k, kernel.mr))
+                              : take(at.thread, panel_bytes<T>(cut.task_left, cut.k_block, kernel.mr));
   at.right = p.share_right ? take(at.shared, panel_bytes<T>(cut.right_panels, p.k, kernel.nr))
                            : take(at.thread, panel_bytes<T>(cut.task_right, cut.k_block, kernel.nr));
   at.row_bias = take(at.shared, p.row_bias.data == nullptr ? 0 : array_bytes(cut.left_panels, kernel.mr, sizeof(T)));
@@ -82,6 +84,8 @@ class Task {
         blocks_(Blocks(cut.k_blocks, ceil_div(cut.k_blocks, cut.parts))[part]) {
     packed_left_ = reinterpret_cast<T*>((product.share_left ? shared : own) + layout.left);
     packed_right_ = reinterpret_cast<T*>((product.share_right ? shared : own) + layout.right);
+    left_rows_ = product.left->rows(left_stride_);
+    tile_ = cut.left_in_place ? kernel_.tile_unpacked : kernel_.tile;
     row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
     col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);
     row_offsets_ = reinterpret_cast<int64_t*>(own + layout.row_offsets);
@@ -123,6 +127,7 @@ class Task {
  private:
   // Panels lie [block of k][panel][k][width]; those that a task packs for itself, one block at a time.
   const T* left_panel(int64_t i, Range k) const {
+    if (cut_.left_in_place) return left_rows_ + i * kernel_.mr * left_stride_ + k.begin;
     const int64_t before =
         product_.share_left ? k.begin * cut_.left_panels + i * k.size() : (i - left_.begin) * k.size();
     return packed_left_ + before * kernel_.mr;
@@ -146,7 +151,7 @@ class Task {
       T* partial = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
       const T* init = block > blocks_.begin ? partial : nullptr;
       if (block + 1 < blocks_.end || cut_.parts > 1) {
-        kernel_.tile(k.size(), a, b, init, partial, nr, rows, {});
+        tile_(k.size(), a, left_stride_, b, init, partial, nr, rows, {});
         continue;
       }
       const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
@@ -154,11 +159,11 @@ class Task {
       const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
       const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
       if (row_step) {
-        kernel_.tile(k.size(), a, b, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows,
-                     epilogue);
+        tile_(k.size(), a, left_stride_, b, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows,
+              epilogue);
       } else {
         alignas(kCacheLine) T tile[kMaxTile];
-        kernel_.tile(k.size(), a, b, init, tile, nr, rows, epilogue);
+        tile_(k.size(), a, left_stride_, b, init, tile, nr, rows, epilogue);
         scatter(tile, row_offsets, rows, col_offsets, cols);
       }
     }
@@ -189,6 +194,9 @@ class Task {
   const ProductCut& cut_;
   const GemmKernels<T>& kernel_ = gemm_kernels<T>();
   Range left_, right_, blocks_;
+  const T* left_rows_;  // where the left operand lies, if it can be read there
+  int64_t left_stride_ = 0;
+  typename GemmKernels<T>::Tile tile_;
   T *packed_left_, *packed_right_, *partial_;
   int64_t partial_row_;  // tiles from one left panel's sums to the next one's
   const T *row_bias_, *col_bias_;
@@ -254,6 +262,8 @@ ProductCut cut_product(const Product<T>& p) {
   cut.k_block = k.size;
   cut.k_blocks = k.count;
   cut.parts = 1;
+  int64_t row_stride = 0;
+  cut.left_in_place = p.share_left && cut.right_panels <= kFewColumns && p.left->rows(row_stride) != nullptr;
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
     cut.task_left = Blocks(cut.left_panels, kTaskRows).size;
@@ -290,7 +300,7 @@ void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
   const Workspace memory(layout.shared + static_cast<std::size_t>(threads) * layout.thread);
   std::byte* const workspace = memory.at<std::byte>(0);
   const auto shared = [&](std::size_t offset) { return reinterpret_cast<T*>(workspace + offset); };
-  if (p.share_left) {
+  if (p.share_left && !cut.left_in_place) {
     pack_shared(p, cut, layout, *p.left, kernel.mr, p.m, cut.left_panels, threads, workspace, shared(layout.left));
   }
   if (p.share_right) {

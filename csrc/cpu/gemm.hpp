@@ -27,6 +27,8 @@ class Operand {
   // panels[lanes / width][k][width], zeros after the last lane; `scratch` has scratch_bytes(width).
   virtual void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const = 0;
   virtual std::size_t scratch_bytes(int /*width*/) const { return 0; }
+  // The lanes where they lie, contiguous along k and `row_stride` apart; null if they do not lie so.
+  virtual const T* rows(int64_t& /*row_stride*/) const { return nullptr; }
 };
 
 template <class T>
@@ -35,6 +37,10 @@ class MatrixOperand final : public Operand<T> {
   MatrixOperand(const T* data, int64_t lane_stride, int64_t k_stride)
       : data_(data), lane_stride_(lane_stride), k_stride_(k_stride) {}
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override;
+  const T* rows(int64_t& row_stride) const override {
+    row_stride = lane_stride_;
+    return k_stride_ == 1 ? data_ : nullptr;
+  }
 
  private:
   const T* data_;
@@ -66,7 +72,8 @@ struct ProductCut {
   int64_t left_panels, right_panels;  // of the whole result
   int64_t task_left, task_right;      // of a task
   int64_t k_block, k_blocks;
-  int64_t parts;  // of k, each with a sum of its own, where the result alone is too small to share out
+  bool left_in_place;  // too few right panels to pay for packing the left operand
+  int64_t parts;       // of k, each with a sum of its own, where the result alone is too small to share out
 };
 template <class T>
 constexpr int64_t max_k_block() {

@@ -166,6 +166,11 @@ class Filters final : public Operand<T> {
       cells_ = {{s.group_c(), t, r, f}, {w.stride[1], w.stride[2], w.stride[3], w.stride[4]}};
     }
     size_ = s.group_c() * s.taps();
+    contiguous_ = true;
+    for (int64_t axis = 3, span = 1; axis >= 0; span *= cells_.extent[static_cast<std::size_t>(axis--)]) {
+      const auto i = static_cast<std::size_t>(axis);
+      contiguous_ = contiguous_ && (cells_.extent[i] == 1 || cells_.stride[i] == span);
+    }
   }
 
   std::size_t scratch_bytes(int) const override { return array_bytes(size_, 1, sizeof(int64_t)); }
@@ -186,10 +191,16 @@ class Filters final : public Operand<T> {
     }
   }
 
+  const T* rows(int64_t& row_stride) const override {
+    row_stride = lane_stride_;
+    return contiguous_ ? data_ : nullptr;
+  }
+
  private:
   const T* data_;
   int64_t lane_stride_, size_;
   Lattice cells_;
+  bool contiguous_;
 };
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.

@@ -43,9 +43,10 @@ void store(T* p, Vector<T> v) {
   *reinterpret_cast<Vector<T>*>(p) = v;
 }
 
-// c[kRows][2 vectors] stays in registers from the first k to the last; the loops over it must unroll.
-template <class T, int kRows>
-void tile_rows(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_stride,
+// c[kRows][2 vectors] stays in registers from the first k to the last; the loops over it must unroll. The left operand
+// is a packed panel [k][kMr], or rows `row_stride` apart.
+template <class T, int kRows, bool kPacked>
+void tile_rows(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out, int64_t out_stride,
                const Epilogue<T>& epilogue) {
   constexpr int kL = kLanes<T>;
   Vector<T> c[kRows][kVectors];
@@ -54,12 +55,16 @@ void tile_rows(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t
     c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
     c[i][1] = init != nullptr ? load(init + i * kNr<T> + kL) : Vector<T>{};
   }
-  for (; k > 0; --k, a += kMr, b += kNr<T>) {
+  // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
+  const T* rows[(kRows + 2) / 3];
+  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * row_stride;
+  for (int64_t j = 0; j < k; ++j, b += kNr<T>) {
     const Vector<T> b0 = load(b), b1 = load(b + kL);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      c[i][0] += a[i] * b0;
-      c[i][1] += a[i] * b1;
+      const T value = kPacked ? a[j * kMr + i] : rows[i / 3][j + (i % 3) * row_stride];
+      c[i][0] += value * b0;
+      c[i][1] += value * b1;
     }
   }
   if (epilogue.row_bias != nullptr) {
@@ -91,40 +96,11 @@ void tile_rows(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t
   }
 }
 
-template <class T, int kRows = kMr>
-void tile(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_stride, int rows,
+template <class T, bool kPacked, int kRows = kMr>
+void tile(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out, int64_t out_stride, int rows,
           const Epilogue<T>& epilogue) {
-  if (rows == kRows) return tile_rows<T, kRows>(k, a, b, init, out, out_stride, epilogue);
-  if constexpr (kRows > 1) tile<T, kRows - 1>(k, a, b, init, out, out_stride, rows, epilogue);
-}
-
-template <class T, int kRows>
-void tile_unpacked_rows(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride) {
-  constexpr int kL = kLanes<T>;
-  Vector<T> c[kRows][kVectors] = {};
-  // One pointer for three rows: the others are the row stride, once and twice, away.
-  const T* rows[(kRows + 2) / 3];
-  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * row_stride;
-  for (int64_t j = 0; j < k; ++j, b += kNr<T>) {
-    const Vector<T> b0 = load(b), b1 = load(b + kL);
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      const T value = rows[i / 3][j + (i % 3) * row_stride];
-      c[i][0] += value * b0;
-      c[i][1] += value * b1;
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    store<T>(out + i * out_stride, c[i][0]);
-    store<T>(out + i * out_stride + kL, c[i][1]);
-  }
-}
-
-template <class T, int kRows = kMr>
-void tile_unpacked(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride, int rows) {
-  if (rows == kRows) return tile_unpacked_rows<T, kRows>(k, a, row_stride, b, out, out_stride);
-  if constexpr (kRows > 1) tile_unpacked<T, kRows - 1>(k, a, row_stride, b, out, out_stride, rows);
+  if (rows == kRows) return tile_rows<T, kRows, kPacked>(k, a, row_stride, b, init, out, out_stride, epilogue);
+  if constexpr (kRows > 1) tile<T, kPacked, kRows - 1>(k, a, row_stride, b, init, out, out_stride, rows, epilogue);
 }
 
 // Lanes [begin, end) of `v` from base[lane], the others as they were. Reads nothing outside.
@@ -533,7 +509,7 @@ double fma(int64_t rounds) {
 }
 
 template <class T>
-constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T>, tile_unpacked<T>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
+constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T, true>, tile<T, false>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};

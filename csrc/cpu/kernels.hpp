@@ -26,13 +26,13 @@ template <class T>
 struct GemmKernels {
   int mr, nr;
 
-  // out[rows, nr] = init[rows, nr] + a[k][mr]^T b[k][nr], through the epilogue. `init` (rows nr apart) may be null:
-  // zero.
-  void (*tile)(int64_t k, const T* a, const T* b, const T* init, T* out, int64_t out_stride, int rows,
-               const Epilogue<T>& epilogue);
-
-  // The same with the rows of the left operand where they lie: row i of it is a[i * row_stride], contiguous along k.
-  void (*tile_unpacked)(int64_t k, const T* a, int64_t row_stride, const T* b, T* out, int64_t out_stride, int rows);
+  // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue, a[k][mr] and b[k][nr] being panels. `init` (rows nr
+  // apart) may be null: zero. `row_stride` means nothing here.
+  using Tile = void (*)(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out,
+                        int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  Tile tile;
+  // The same with the rows of the left operand where they lie: row i is a[i * row_stride], contiguous along k.
+  Tile tile_unpacked;
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);

@@ -177,9 +177,9 @@ void multiply_panels(const Plan<T>& plan, const ConvShape& s, Range tiles, Range
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const T* b = u + (e * plan.panels + p) * s.c * nr;
       for (int64_t t = 0; t < tiles.size(); t += mr) {
-        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b,
+        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nullptr,
                                 m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
-                                static_cast<int>(std::min(mr, tiles.size() - t)));
+                                static_cast<int>(std::min(mr, tiles.size() - t)), {});
       }
     }
   }

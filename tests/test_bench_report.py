@@ -1,5 +1,6 @@
 """The benchmark's report: recorded times in, figures computed by hand out."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -95,6 +96,17 @@ def test_table_is_aligned_and_complete() -> None:
     assert cells == "net.b 1 forward 3.00 24.0 1.50 0.0006 0.0 8.00 0.50 2e-07"
     assert printed[2].split()[5] == "-"
     summary = table.summary(recorded)
+    assert "marked ~" not in summary
     assert "forward           numpy          3  2.52   1.00  other.c N=8" in summary
     assert "net      1  forward       3  numpy         7.00     50.0   7.14" in summary
     assert table.header(recorded).splitlines()[1] == "versions:   fastconv 1, numpy 2"
+
+
+def test_a_case_that_others_disturbed_is_marked() -> None:
+    recorded = _recorded()
+    recorded.rows[1] = dataclasses.replace(recorded.rows[1], cores_lost=0.4)
+    lines = table.Table([row.case for row in recorded.rows], recorded.peers)
+    marked = [lines.line(row, recorded.peak).endswith(" ~") for row in recorded.rows]
+    assert marked == [False, True, False, False]
+    assert table.summary(recorded).splitlines()[-1].startswith("1 of 4 cases, marked ~, were timed")
+    assert report.to_json(recorded)["results"][1]["cores_lost"] == 0.4

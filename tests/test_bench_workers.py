@@ -1,13 +1,15 @@
 """The benchmark's rounds, with workers that only remember, and its worker processes."""
 
+import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastconv.bench import process, rounds, table
+from fastconv.bench import environment, process, rounds, table
 from fastconv.bench.problems import Case, ConvProblem
 
 CONV = ConvProblem("a.conv", "a", (3,), C=5, H=11, W=9, K=7, R=4, S=3, stride=3, padding=1)
@@ -121,3 +123,13 @@ def test_a_failed_request_leaves_the_worker_alive() -> None:
         assert numpy.prepare(Case(CONV, 3, "weight")) < 1e-6
     finally:
         numpy.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_processor_time_of_others_is_seen() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        unknown, known = environment.Neighbours([]), environment.Neighbours([other.pid])
+        time.sleep(0.5)
+        used, left = unknown.cores(), known.cores()
+        other.kill()
+    assert used - left > 0.1

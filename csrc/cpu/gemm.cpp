@@ -18,7 +18,7 @@ constexpr int64_t kTaskRows = 16;     // left panels of a task when the right op
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
 constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
-constexpr int kMaxWidth = 32, kMaxTile = 14 * 32;  // lanes of the widest panel, elements of the largest tile
+constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
 
 template <class T>
 std::size_t panel_bytes(int64_t panels, int64_t k, int width) {

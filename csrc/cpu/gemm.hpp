@@ -19,6 +19,8 @@
 
 namespace fastconv::cpu {
 
+inline constexpr int kMaxWidth = 32;  // lanes of the widest panel
+
 // One side of a product: lanes (rows of the left one, columns of the right one) by k.
 template <class T>
 class Operand {

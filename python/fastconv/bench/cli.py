@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,6 @@ def _measure(
     """Fill the report case by case, printing as it grows."""
     report.peers = list(workers)
     report.environment = environment.describe(greetings, args.threads, ["fastconv", *sys.argv[1:]])
-    if environment.load() > environment.cores() - args.threads + 0.5:
-        report.notes.append("other work is running on this machine: the times will be noisy")
     report.peak = float(workers[OURS].ask(do="peak", dtype=args.dtype)["gflops"])
     print(table.header(report))
     for note in report.notes:
@@ -170,7 +169,10 @@ def _measure(
     lines = table.Table(cases, report.peers)
     print(f"\n{args.layout}, {args.dtype}\n{lines.heading()}", flush=True)
     for case in cases:
+        neighbours = environment.Neighbours(worker.pid for worker in workers.values())
         row = measure(case, workers, args.rounds, args.min_time)
+        spare = (os.cpu_count() or 1) - args.threads
+        row = replace(row, cores_lost=max(0.0, neighbours.cores() - spare))
         report.rows.append(row)
         print(lines.line(row, report.peak), *table.failures(row), sep="\n", flush=True)
     report.complete = True

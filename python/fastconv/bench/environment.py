@@ -3,7 +3,9 @@
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,38 @@ def load() -> float:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
         return 0.0
+
+
+class Neighbours:
+    """The cores that processes other than these used since it was made; 0 where /proc is not."""
+
+    def __init__(self, pids: Iterable[int | None]) -> None:
+        self._stats = [Path(f"/proc/{pid}/stat") for pid in (os.getpid(), *pids) if pid]
+        self._start = time.monotonic()
+        self._before = self._ticks()
+
+    def cores(self) -> float:
+        seconds = (self._ticks() - self._before) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, seconds / (time.monotonic() - self._start))
+
+    def _ticks(self) -> int:
+        """Clock ticks that all CPUs were busy, less those of our processes."""
+        try:
+            user, nice, system, _, _, *interrupts = _fields(Path("/proc/stat"), "cpu")[:8]
+        except OSError:
+            return 0
+        ours = 0
+        for stat in self._stats:
+            with suppress(OSError):  # a worker may have died
+                ours += sum(_fields(stat, ")")[11:13])  # utime and stime, all threads
+        return user + nice + system + sum(interrupts) - ours
+
+
+def _fields(path: Path, after: str) -> list[int]:
+    """The numbers of the first line behind its last ``after``; 0 for what is not a number."""
+    line = path.read_text(encoding="ascii", errors="replace").splitlines()[0]
+    words = line.rpartition(after)[2].split()
+    return [int(word) if word.isdecimal() else 0 for word in words]
 
 
 def _details(details: Mapping[str, str]) -> str:

@@ -104,6 +104,11 @@ class WorkerProcess:
             self._stderr.close()
             raise
 
+    @property
+    def pid(self) -> int | None:
+        """The process's id, None while there is none."""
+        return self._process.pid if self._process else None
+
     def prepare(self, case: Case) -> float:
         """Set the case up; the error of the peer's result."""
         if self._process is None:

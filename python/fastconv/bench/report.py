@@ -176,4 +176,5 @@ def _row_json(row: Row, report: Report) -> dict[str, Any]:
             for label, timing in row.timings.items()
         },
         "failures": dict(row.failures),
+        "cores_lost": row.cores_lost,
     }

@@ -26,11 +26,20 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """One case: a timing for each peer that served it, a reason for each that did not."""
+    """One case: a timing for each peer that served it, a reason for each that did not.
+
+    ``cores_lost``: how many of the cores meant for the benchmark other processes took meanwhile.
+    """
 
     case: Case
     timings: Mapping[str, Timing]
     failures: Mapping[str, str]
+    cores_lost: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work makes the times doubtful."""
+        return self.cores_lost > 0.1
 
 
 def measure(case: Case, workers: Mapping[str, Peer], rounds: int, seconds: float) -> Row:

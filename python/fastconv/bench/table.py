@@ -14,7 +14,7 @@ class Table:
     """Columns wide enough for the cases and peers to come, so that lines can be printed one by one.
 
     Times are in ms; % is of the measured peak; x is a peer's time over fastconv's; the error is
-    fastconv's.
+    fastconv's. A line that ends in ~ was measured while other processes took cores.
     """
 
     def __init__(self, cases: Sequence[Case], peers: Sequence[str]) -> None:
@@ -35,7 +35,8 @@ class Table:
         cells.append(_fixed(100 * speed / peak if speed and peak else None, 1))
         cells += [_fixed(ratio(row, peer), 2) for peer in self._rivals]
         cells.append(_MISSING if ours is None else f"{ours.error:.0e}")
-        return self._line(row.case.problem.name, str(row.case.batch), row.case.pass_, cells)
+        line = self._line(row.case.problem.name, str(row.case.batch), row.case.pass_, cells)
+        return f"{line} ~" if row.disturbed else line
 
     def _line(self, name: str, batch: str, pass_: str, cells: Sequence[str]) -> str:
         widths = [max(9, len(peer) + 3) for peer in self._peers] + [7, 6]
@@ -94,7 +95,12 @@ def summary(report: Report) -> str:
     if total_rows:
         titles = ["network", "N", "pass", "layers", "peer", "fastconv ms", "peer ms", "ratio"]
         parts += ["networks: times summed over their layers, each as often as the network has it"]
-        parts += _aligned(titles, total_rows, "<><><>>>")
+        parts += [*_aligned(titles, total_rows, "<><><>>>"), ""]
+    if disturbed := sum(row.disturbed for row in report.rows):
+        parts.append(
+            f"{disturbed} of {len(report.rows)} cases, marked ~, were timed while other work took "
+            "cores: their times are doubtful, repeat them on a quiet machine"
+        )
     return "\n".join(parts).rstrip()
 
 

@@ -1,0 +1,321 @@
+// What implicit GEMM multiplies: patches of an image, filters and gradients, as operands that pack themselves.
+//
+// F is walked as (c, tap) where x lies in channel planes, so that a tap is a run of a row, and as (tap, c) where
+// channels are contiguous, so that a pixel is one.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "gemm.hpp"
+#include "patches.hpp"
+#include "workspace.hpp"
+
+namespace fastconv::cpu {
+
+// A run of lanes: neighbouring pixels of one output row.
+struct Run {
+  int64_t n, z, p, q;
+  int begin, end;
+};
+
+// Cuts up to `width` consecutive pixels into runs; returns their number.
+inline int make_runs(const ConvShape& s, Range pixels, Run* runs) {
+  int count = 0;
+  const Extents rows{s.n * s.axis[0].out, s.axis[1].out, s.axis[2].out};  // images are more depth
+  for_each_run(rows, pixels, [&](int64_t offset, int64_t nz, int64_t p, Range q) {
+    const auto begin = static_cast<int>(offset);
+    const bool flat = s.axis[0].out == 1;
+    runs[count++] = {flat ? nz : nz / s.axis[0].out,    flat ? 0 : nz % s.axis[0].out, p, q.begin, begin,
+                     begin + static_cast<int>(q.size())};
+  });
+  return count;
+}
+
+struct Tap {
+  int64_t t, r, s;
+};
+inline Tap tap_at(const ConvShape& shape, int64_t tap) {
+  const auto& [depth, height, width] = shape.axis;
+  return {tap / width.filter / height.filter, tap / width.filter % height.filter, tap % width.filter};
+}
+
+// Patches of x in channel planes; k is (c, tap).
+template <class T>
+class PlanePatches final : public Operand<T> {
+ public:
+  PlanePatches(const ConvShape& shape, const Tensor<const T>& x)
+      : shape_(shape), x_(x), real_outputs_(tap_outputs(shape.axis[2])) {}
+
+  std::size_t scratch_bytes(int width) const override { return array_bytes(shape_.taps(), width, sizeof(Segment)); }
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    auto* segments = reinterpret_cast<Segment*>(scratch);
+    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += k.size() * width) {
+      std::array<Run, kMaxWidth> runs;
+      const int count = make_runs(shape_, {first, std::min(lanes.end, first + width)}, runs.data());
+      make_segments(runs.data(), count, segments);
+      pack_panel(panels, width, k, segments, count);
+    }
+  }
+
+ private:
+  // What each tap reads: segments[tap][run], empty where the run lies in the padding.
+  void make_segments(const Run* runs, int count, Segment* segments) const {
+    const auto& [depth, height, width] = shape_.axis;
+    for (int64_t tap = 0; tap < shape_.taps(); ++tap) {
+      const auto [ft, fr, fs] = tap_at(shape_, tap);
+      const Range real = real_outputs_[static_cast<std::size_t>(fs)];
+      for (const Run* run = runs; run != runs + count; ++run, ++segments) {
+        const int64_t d = depth.input(run->z, ft), h = height.input(run->p, fr);
+        const int64_t last = run->q + (run->end - run->begin);
+        const int64_t begin = std::clamp(real.begin, run->q, last), end = std::clamp(real.end, begin, last);
+        if (!depth.inside(d) || !height.inside(h) || begin == end) {
+          *segments = {0, 0, 0};
+          continue;
+        }
+        const int64_t row = run->n * x_.stride[0] + d * x_.stride[2] + h * x_.stride[3];
+        // Lane i reads row + input(q + i - run.begin): the offset is that of lane 0.
+        segments->offset = row + width.input(run->q - run->begin, fs) * x_.stride[4];
+        segments->begin = run->begin + static_cast<int>(begin - run->q);
+        segments->end = run->begin + static_cast<int>(end - run->q);
+      }
+    }
+  }
+
+  void pack_panel(T* panel, int width, Range k, const Segment* segments, int count) const {
+    const int64_t taps = shape_.taps(), step = shape_.axis[2].stride * x_.stride[4];
+    for (int64_t at = k.begin; at < k.end;) {  // whole channels together; a block of k may begin or end within one
+      const int64_t c = at / taps, tap = at % taps;
+      const bool whole = tap == 0 && k.end - at >= taps;
+      const int64_t channels = whole ? (k.end - at) / taps : 1;
+      const int64_t tap_count = whole ? taps : std::min(taps - tap, k.end - at);
+      gemm_kernels<T>().pack_taps(panel, width, x_.data + c * x_.stride[1], x_.stride[1], channels,
+                                  segments + tap * count, count, static_cast<int>(tap_count), step);
+      panel += channels * tap_count * width;
+      at += channels * tap_count;
+    }
+  }
+
+  const ConvShape& shape_;
+  Tensor<const T> x_;
+  std::vector<Range> real_outputs_;
+};
+
+// Patches of x with channels last; k is (tap, c).
+template <class T>
+class PixelPatches final : public Operand<T> {
+ public:
+  PixelPatches(const ConvShape& shape, const Tensor<const T>& x) : shape_(shape), x_(x) {}
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte*) const override {
+    const int64_t channels = shape_.group_c();
+    for (int64_t first = lanes.begin; first < lanes.end; first += width) {
+      std::array<Run, kMaxWidth> runs;
+      const int count = make_runs(shape_, {first, std::min(lanes.end, first + width)}, runs.data());
+      for (int64_t at = k.begin; at < k.end;) {
+        const int64_t c = at % channels, length = std::min(channels - c, k.end - at);
+        std::array<const T*, kMaxWidth> pixels{};
+        tap_pixels(runs.data(), count, at / channels, c, pixels.data());
+        gemm_kernels<T>().pack_rows(panels, width, pixels.data(), runs[static_cast<std::size_t>(count - 1)].end,
+                                    length);
+        panels += length * width;
+        at += length;
+      }
+    }
+  }
+
+ private:
+  // Where the tap of each lane begins, null in the padding.
+  void tap_pixels(const Run* runs, int count, int64_t tap, int64_t c, const T** pixels) const {
+    const auto& [depth, height, width] = shape_.axis;
+    const auto [ft, fr, fs] = tap_at(shape_, tap);
+    for (const Run* run = runs; run != runs + count; ++run) {
+      const int64_t d = depth.input(run->z, ft), h = height.input(run->p, fr);
+      if (!depth.inside(d) || !height.inside(h)) continue;
+      const T* row = x_.data + run->n * x_.stride[0] + c * x_.stride[1] + d * x_.stride[2] + h * x_.stride[3];
+      for (int lane = run->begin; lane < run->end; ++lane) {
+        const int64_t i = width.input(run->q + lane - run->begin, fs);
+        if (width.inside(i)) pixels[lane] = row + i * x_.stride[4];
+      }
+    }
+  }
+
+  const ConvShape& shape_;
+  Tensor<const T> x_;
+};
+
+// Filters w[K, C/groups, T, R, S] of any strides; lanes are k, and k is walked as the patches are.
+template <class T>
+class Filters final : public Operand<T> {
+ public:
+  Filters(const ConvShape& s, const Tensor<const T>& w, bool taps_first) : data_(w.data), lane_stride_(w.stride[0]) {
+    const auto [t, r, f] = filter_extents(s);
+    if (taps_first) {
+      cells_ = {{t, r, f, s.group_c()}, {w.stride[2], w.stride[3], w.stride[4], w.stride[1]}};
+    } else {
+      cells_ = {{s.group_c(), t, r, f}, {w.stride[1], w.stride[2], w.stride[3], w.stride[4]}};
+    }
+    size_ = s.group_c() * s.taps();
+    contiguous_ = true;
+    for (int64_t axis = 3, span = 1; axis >= 0; span *= cells_.extent[static_cast<std::size_t>(axis--)]) {
+      const auto i = static_cast<std::size_t>(axis);
+      contiguous_ = contiguous_ && (cells_.extent[i] == 1 || cells_.stride[i] == span);
+    }
+  }
+
+  std::size_t scratch_bytes(int) const override { return array_bytes(size_, 1, sizeof(int64_t)); }
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    auto* offsets = reinterpret_cast<int64_t*>(scratch);
+    cells_.offsets(k, offsets);
+    bool unit = true;
+    for (int64_t j = 1; j < k.size(); ++j) unit = unit && offsets[j] == offsets[0] + j;
+    if (unit && k.size() > 0)
+      return MatrixOperand<T>(data_ + offsets[0] - k.begin, lane_stride_, 1).pack(panels, width, lanes, k, scratch);
+    for (int64_t first = lanes.begin; first < lanes.end; first += width) {
+      const T* filters = data_ + first * lane_stride_;
+      const int64_t count = std::min<int64_t>(width, lanes.end - first);
+      for (int64_t j = 0; j < k.size(); ++j, panels += width) {
+        for (int64_t i = 0; i < width; ++i) panels[i] = i < count ? filters[i * lane_stride_ + offsets[j]] : T(0);
+      }
+    }
+  }
+
+  const T* rows(int64_t& row_stride) const override {
+    row_stride = lane_stride_;
+    return contiguous_ ? data_ : nullptr;
+  }
+
+ private:
+  const T* data_;
+  int64_t lane_stride_, size_;
+  Lattice cells_;
+  bool contiguous_;
+};
+
+// dy with its pixels as k: rows of channels, whole images one after the other.
+template <class T>
+class PixelRows final : public Operand<T> {
+ public:
+  PixelRows(const ConvShape& s, const Tensor<const T>& dy)
+      : pixels_(s.pixels()),
+        dy_(dy),
+        stride_(spatial_stride(dy, out_extents(s))),
+        lattice_{{s.n, s.axis[0].out, s.axis[1].out, s.axis[2].out},
+                 {dy.stride[0], dy.stride[2], dy.stride[3], dy.stride[4]}} {}
+
+  std::size_t scratch_bytes(int) const override { return stride_ ? 0 : sizeof(int64_t); }
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    for (int64_t first = lanes.begin; first < lanes.end; first += width) {
+      const Range channels{first, std::min(lanes.end, first + width)};
+      for (int64_t at = k.begin; at < k.end;) {
+        const int64_t n = at / pixels_, pixel = at % pixels_, count = std::min(pixels_ - pixel, k.end - at);
+        const T* data = dy_.data + n * dy_.stride[0];
+        if (stride_) {
+          MatrixOperand<T>(data, dy_.stride[1], *stride_)
+              .pack(panels, width, channels, {pixel, pixel + count}, scratch);
+        } else {
+          pack_pixels(panels, width, channels, {at, at + count});
+        }
+        panels += count * width;
+        at += count;
+      }
+    }
+  }
+
+ private:
+  void pack_pixels(T* panel, int width, Range channels, Range k) const {
+    for (int64_t at = k.begin; at < k.end; ++at, panel += width) {
+      int64_t offset = 0;
+      lattice_.offsets({at, at + 1}, &offset);
+      for (int64_t i = 0; i < width; ++i) {
+        panel[i] = i < channels.size() ? dy_.data[offset + (channels.begin + i) * dy_.stride[1]] : T(0);
+      }
+    }
+  }
+
+  int64_t pixels_;
+  Tensor<const T> dy_;
+  std::optional<int64_t> stride_;
+  Lattice lattice_;
+};
+
+// Patches of x in channel planes with their pixels as k: lanes are cells (c, tap).
+template <class T>
+class PlanePatchRows final : public Operand<T> {
+ public:
+  PlanePatchRows(const ConvShape& shape, const Tensor<const T>& x, int64_t k_block)
+      : shape_(shape), x_(x), k_block_(k_block) {}
+
+  std::size_t scratch_bytes(int width) const override { return array_bytes(width, k_block_, sizeof(T)); }
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    T* rows = reinterpret_cast<T*>(scratch);
+    const int64_t pixels = shape_.pixels();
+    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += k.size() * width) {
+      const auto count = static_cast<int>(std::min<int64_t>(width, lanes.end - first));
+      std::array<const T*, kMaxWidth> pointers{};
+      for (int lane = 0; lane < count; ++lane) {
+        T* row = rows + lane * k.size();
+        pointers[static_cast<std::size_t>(lane)] = row;
+        for (int64_t at = k.begin; at < k.end;) {
+          const int64_t n = at / pixels, pixel = at % pixels, length = std::min(pixels - pixel, k.end - at);
+          gather_row(shape_, x_, n, (first + lane) / shape_.taps(), (first + lane) % shape_.taps(),
+                     {pixel, pixel + length}, row);
+          row += length;
+          at += length;
+        }
+      }
+      gemm_kernels<T>().pack_rows(panels, width, pointers.data(), count, k.size());
+    }
+  }
+
+ private:
+  const ConvShape& shape_;
+  Tensor<const T> x_;
+  int64_t k_block_;
+};
+
+// Patches of x with channels last and pixels as k: lanes are cells (tap, c).
+template <class T>
+class PixelPatchRows final : public Operand<T> {
+ public:
+  PixelPatchRows(const ConvShape& shape, const Tensor<const T>& x) : shape_(shape), x_(x) {}
+
+  void pack(T* panels, int width, Range lanes, Range k, std::byte*) const override {
+    const int64_t channels = shape_.group_c(), pixels = shape_.pixels();
+    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += k.size() * width) {
+      std::fill(panels, panels + k.size() * width, T(0));
+      const int64_t last = std::min(lanes.end, first + width);
+      for (int64_t cell = first; cell < last;) {  // the channels of one tap at a time
+        const int64_t tap = cell / channels, c = cell % channels, count = std::min(channels - c, last - cell);
+        for (int64_t at = k.begin; at < k.end;) {
+          const int64_t n = at / pixels, pixel = at % pixels, length = std::min(pixels - pixel, k.end - at);
+          copy_tap(panels + (at - k.begin) * width + (cell - first), width, n, c, count, tap, {pixel, pixel + length});
+          at += length;
+        }
+        cell += count;
+      }
+    }
+  }
+
+ private:
+  void copy_tap(T* panel, int width, int64_t n, int64_t c, int64_t channels, int64_t tap, Range block) const {
+    const int64_t step = shape_.axis[2].stride * x_.stride[4];
+    for_each_tap_run(shape_, x_, n, c, tap, block, [&](int64_t offset, int64_t, Range real, const T* cell) {
+      T* out = panel + (offset + real.begin) * width;
+      for (int64_t i = 0; i < real.size(); ++i, out += width, cell += step) {
+        for (int64_t lane = 0; lane < channels; ++lane) out[lane] = cell[lane];
+      }
+    });
+  }
+
+  const ConvShape& shape_;
+  Tensor<const T> x_;
+};
+
+}  // namespace fastconv::cpu

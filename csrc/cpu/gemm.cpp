@@ -284,12 +284,6 @@ ProductCut cut_product(const Product<T>& p) {
 }
 
 template <class T>
-ProductWorkspace product_workspace(const Product<T>& p) {
-  const Layout layout = make_layout(p, cut_product(p));
-  return {layout.shared, layout.thread};
-}
-
-template <class T>
 void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
   const GemmKernels<T>& kernel = gemm_kernels<T>();
   const ProductCut cut = cut_product(p);
@@ -356,8 +350,6 @@ template class MatrixOperand<float>;
 template class MatrixOperand<double>;
 template ProductCut cut_product(const Product<float>&);
 template ProductCut cut_product(const Product<double>&);
-template ProductWorkspace product_workspace(const Product<float>&);
-template ProductWorkspace product_workspace(const Product<double>&);
 template void multiply(const Product<float>&, int, std::size_t);
 template void multiply(const Product<double>&, int, std::size_t);
 template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>);

@@ -84,13 +84,6 @@ constexpr int64_t max_k_block() {
 template <class T>
 ProductCut cut_product(const Product<T>& product);
 
-// Bytes that all threads share, and that each needs for itself.
-struct ProductWorkspace {
-  std::size_t shared, thread;
-};
-template <class T>
-ProductWorkspace product_workspace(const Product<T>& product);
-
 // Computes the product on up to `threads` threads, fewer where the workspace would exceed the limit in bytes;
 // std::invalid_argument, before anything is written, if one thread's does.
 template <class T>

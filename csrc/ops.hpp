@@ -1,4 +1,5 @@
-// The op contract: every kernel that Python can reach, with its operands. Backends implement these names.
+// The op contract: every kernel that Python can reach, with its operands. Backends implement these names, each in a
+// namespace of its own; a translation unit sees one of them, as FASTCONV_BACKEND.
 //
 // Callers (the bindings) have checked shapes, dtypes and overlap. Any element strides are allowed everywhere, zero and
 // negative ones included for inputs. Results do not depend on the thread count. Nothing is written before an exception.
@@ -11,6 +12,10 @@
 #include <string>
 
 #include "conv_shape.hpp"
+
+#ifndef FASTCONV_BACKEND
+#define FASTCONV_BACKEND cpu
+#endif
 
 namespace fastconv {
 
@@ -60,7 +65,7 @@ struct ConvPlan {
   const char* reason;
 };
 
-namespace cpu {
+namespace FASTCONV_BACKEND {
 
 // std::invalid_argument if the algorithm is named and cannot serve the shape. The choice depends on the geometry alone.
 ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm);
@@ -100,5 +105,8 @@ void relu(const T* x, T* y, int64_t size);
 template <class T>
 void relu_grad(const T* dy, const T* y, T* dx, int64_t size);
 
-}  // namespace cpu
+}  // namespace FASTCONV_BACKEND
+
+namespace backend = FASTCONV_BACKEND;
+
 }  // namespace fastconv

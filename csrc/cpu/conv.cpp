@@ -9,34 +9,7 @@
 #include "patches.hpp"
 #include "winograd.hpp"
 
-namespace fastconv {
-
-const char* to_string(Algorithm algorithm) {
-  switch (algorithm) {
-    case Algorithm::im2col:
-      return "im2col";
-    case Algorithm::implicit:
-      return "implicit";
-    case Algorithm::winograd:
-      return "winograd";
-    case Algorithm::direct:
-      return "direct";
-    case Algorithm::automatic:
-      break;
-  }
-  return "auto";
-}
-
-Algorithm parse_algorithm(const std::string& name) {
-  for (const Algorithm a :
-       {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
-    if (name == to_string(a)) return a;
-  }
-  throw std::invalid_argument(
-      "algorithm must be \"auto\", \"im2col\", \"implicit\", \"winograd\" or \"direct\", got \"" + name + "\"");
-}
-
-namespace cpu {
+namespace fastconv::cpu {
 namespace {
 
 bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() == 0; }
@@ -145,5 +118,4 @@ FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE
 
-}  // namespace cpu
-}  // namespace fastconv
+}  // namespace fastconv::cpu

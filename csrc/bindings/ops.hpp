@@ -1,0 +1,282 @@
+// The ops as Python sees them: each checks its arrays, releases the GIL and calls the backend's kernel.
+#pragma once
+
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "arrays.hpp"
+#include "geometry.hpp"
+
+namespace fastconv::bindings {
+
+// The GIL, released for the time of a kernel. At interpreter exit a daemon thread never gets it back: Python ends the
+// thread by unwinding its stack, which must be let through here.
+class ReleasedGil {
+ public:
+  ReleasedGil() : state_(PyEval_SaveThread()) {}
+  ~ReleasedGil() noexcept(false) { PyEval_RestoreThread(state_); }
+  ReleasedGil(const ReleasedGil&) = delete;
+  ReleasedGil& operator=(const ReleasedGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+inline std::string type_of(const py::handle& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
+
+inline ConvOptions conv_options(const py::object& algorithm, const py::object& workspace_limit) {
+  ConvOptions options;
+  if (!py::isinstance<py::str>(algorithm)) throw py::type_error("algorithm must be a str, got " + type_of(algorithm));
+  options.algorithm = parse_algorithm(algorithm.cast<std::string>());
+  if (workspace_limit.is_none()) return options;
+  if (PyIndex_Check(workspace_limit.ptr()) == 0 || PyBool_Check(workspace_limit.ptr()) != 0) {
+    throw py::type_error("workspace_limit must be an int of bytes or None, got " + type_of(workspace_limit));
+  }
+  const Py_ssize_t bytes =
+      PyNumber_AsSsize_t(workspace_limit.ptr(), nullptr);  // clipped: more than there is, is no limit
+  if (bytes < 0)
+    throw py::value_error("workspace_limit must not be negative, got " + std::string(py::str(workspace_limit)));
+  options.workspace_limit = static_cast<std::size_t>(bytes);
+  return options;
+}
+
+template <class T>
+Vector<const T> optional_vector(const std::optional<py::array>& a, const char* name, int64_t size, const char* why,
+                                const char* like) {
+  if (!a) return {};
+  check_type<T>(*a, name, like);
+  check_shape(*a, name, {size}, why);
+  return {static_cast<const T*>(a->data()), a->strides(0) / a->itemsize()};
+}
+
+inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
+                       const std::optional<py::array>& bias, py::array& y, bool relu, const py::object& algorithm,
+                       const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(w, "w", "x");
+    check_shape(x, "x", g.x, "the geometry's");
+    check_shape(w, "w", g.w, "the geometry's");
+    const std::optional<py::array> b = bias ? std::optional(addressable<T>(*bias)) : bias;
+    if (bias) check_type<T>(*bias, "bias", "x");
+    const auto bias_vector = optional_vector<T>(b, "bias", g.shape.k, "one per filter of w", "x");
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    const py::array x_view = addressable<T>(x), w_view = addressable<T>(w);
+    const auto xt = readable<T>(x_view, g.channels_last), wt = readable<T>(w_view, false);
+    const auto yt = writable<T>(y, g.channels_last);
+    const ReleasedGil release;
+    backend::conv_fprop<T>(g.shape, xt, wt, bias_vector, relu, yt, options);
+  });
+}
+
+inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
+                       const py::object& algorithm, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(w, "w", "dy");
+    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
+    check_shape(w, "w", g.w, "the geometry's");
+    check_type<T>(dx, "out", "dy");
+    check_shape(dx, "out", g.x, "input_shape");
+    check_writable(dx, "out");
+    const py::array dy_view = addressable<T>(dy), w_view = addressable<T>(w);
+    const auto dyt = readable<T>(dy_view, g.channels_last), wt = readable<T>(w_view, false);
+    const auto dxt = writable<T>(dx, g.channels_last);
+    const ReleasedGil release;
+    backend::conv_dgrad<T>(g.shape, dyt, wt, dxt, options);
+  });
+}
+
+inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
+                       const py::object& algorithm, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(x, "x", "dy");
+    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
+    check_shape(x, "x", g.x, "the geometry's");
+    check_type<T>(dw, "out", "dy");
+    check_shape(dw, "out", g.w, "weight_shape");
+    check_writable(dw, "out");
+    const py::array dy_view = addressable<T>(dy), x_view = addressable<T>(x);
+    const auto dyt = readable<T>(dy_view, g.channels_last), xt = readable<T>(x_view, g.channels_last);
+    const auto dwt = writable<T>(dw, false);
+    const ReleasedGil release;
+    backend::conv_wgrad<T>(g.shape, dyt, xt, dwt, options);
+  });
+}
+
+inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
+  if (dy.ndim() < 3 || dy.ndim() > 5) {
+    throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(dims_of(dy)));
+  }
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t channels = dy.shape(channels_last ? dy.ndim() - 1 : 1);
+    check_type<T>(db, "out", "dy");
+    check_shape(db, "out", {channels}, "one per channel of dy");
+    check_writable(db, "out");
+    const py::array dy_view = addressable<T>(dy);
+    const auto dyt = readable<T>(dy_view, channels_last);
+    std::array<int64_t, 5> shape{dy.shape(0), channels, 1, 1, 1};
+    const py::ssize_t spatial = dy.ndim() - 2;
+    for (py::ssize_t i = 0; i < spatial; ++i) {
+      shape[static_cast<std::size_t>(5 - spatial + i)] = dy.shape((channels_last ? 1 : 2) + i);
+    }
+    const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
+    const ReleasedGil release;
+    backend::conv_bgrad<T>(shape, dyt, sums);
+  });
+}
+
+inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, std::optional<py::array> indices) {
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(x, "x", g.x, "the geometry's");
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    Tensor<int64_t> it;
+    if (indices) {
+      check_type<int64_t>(*indices, "indices", "");
+      check_shape(*indices, "indices", g.y, "the output's");
+      check_writable(*indices, "indices");
+      it = writable<int64_t>(*indices, g.channels_last);
+    }
+    const py::array x_view = addressable<T>(x);
+    const auto xt = readable<T>(x_view, g.channels_last);
+    const auto yt = writable<T>(y, g.channels_last);
+    const ReleasedGil release;
+    backend::max_pool_fprop<T>(g.shape, xt, yt, it);
+  });
+}
+
+inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx, bool channels_last) {
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    const Dims y = dims_of(dy), x = dims_of(dx);
+    const std::size_t rank = y.size(), c = channels_last ? rank - 1 : 1, first = channels_last ? 1 : 2;
+    if (rank < 3 || rank > 5) throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(y));
+    if (x.size() != rank || x[0] != y[0] || x[c] != y[c]) {
+      throw py::value_error("input_shape is " + to_string(x) + " but dy has shape " + to_string(y) +
+                            ": batch and channels must be the same");
+    }
+    check_type<int64_t>(indices, "indices", "");
+    check_shape(indices, "indices", y, "the shape of dy");
+    check_type<T>(dx, "out", "dy");
+    check_writable(dx, "out");
+    PoolShape shape;
+    shape.n = x[0];
+    shape.c = x[c];
+    for (std::size_t i = 0; i < rank - 2; ++i) {
+      shape.axis[5 - rank + i].in = x[first + i];
+      shape.axis[5 - rank + i].out = y[first + i];
+    }
+    const py::array dy_view = addressable<T>(dy), indices_view = addressable<int64_t>(indices);
+    const auto dyt = readable<T>(dy_view, channels_last);
+    const auto it = readable<int64_t>(indices_view, channels_last);
+    const auto dxt = writable<T>(dx, channels_last);
+    const ReleasedGil release;
+    backend::max_pool_dgrad<T>(shape, dyt, it, dxt);
+  });
+}
+
+inline void check_rank(const py::array& a, const char* name, py::ssize_t rank) {
+  if (a.ndim() == rank) return;
+  throw py::value_error(std::string(name) + " must have " + std::to_string(rank) + " axes, got shape " +
+                        to_string(dims_of(a)));
+}
+
+inline void matmul(const py::array& a, const py::array& b, const std::optional<py::array>& bias, py::array& c,
+                   bool relu) {
+  visit_float(a, "a", [&](auto zero) {
+    using T = decltype(zero);
+    check_rank(a, "a", 2);
+    check_rank(b, "b", 2);
+    check_type<T>(b, "b", "a");
+    if (a.shape(1) != b.shape(0)) {
+      throw py::value_error("a has shape " + to_string(dims_of(a)) + " and b " + to_string(dims_of(b)) +
+                            ": the columns of a must be as many as the rows of b");
+    }
+    if (bias) check_type<T>(*bias, "bias", "a");
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable<T>(*bias)) : bias;
+    const auto vector = optional_vector<T>(bias_view, "bias", b.shape(1), "one per column of b", "a");
+    check_type<T>(c, "out", "a");
+    check_shape(c, "out", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
+    check_writable(c, "out");
+    const py::array a_view = addressable<T>(a), b_view = addressable<T>(b);
+    const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
+    const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
+                       c.strides(1) / c.itemsize()};
+    const ReleasedGil release;
+    backend::matmul<T>(am, bm, vector, relu, cm);
+  });
+}
+
+inline void column_sum(const py::array& a, py::array& sums) {
+  visit_float(a, "a", [&](auto zero) {
+    using T = decltype(zero);
+    check_rank(a, "a", 2);
+    check_type<T>(sums, "out", "a");
+    check_shape(sums, "out", {a.shape(1)}, "one per column of a");
+    check_writable(sums, "out");
+    const py::array a_view = addressable<T>(a);
+    const auto am = readable_matrix<T>(a_view);
+    const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
+    const ReleasedGil release;
+    backend::column_sum<T>(am, out);
+  });
+}
+
+template <class T>
+void check_contiguous(const py::array& a, const char* name) {
+  check_type<T>(a, name, "");
+  if ((a.flags() & py::array::c_style) == 0 || !element_strides(a)) {
+    throw py::value_error(std::string(name) + " must be C-contiguous and aligned");
+  }
+}
+
+inline void relu(const py::array& x, py::array& y) {
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_contiguous<T>(x, "x");
+    check_contiguous<T>(y, "out");
+    check_shape(y, "out", dims_of(x), "the shape of x");
+    check_writable(y, "out");
+    const T* from = static_cast<const T*>(x.data());
+    T* to = static_cast<T*>(y.mutable_data());
+    const int64_t size = x.size();
+    const ReleasedGil release;
+    backend::relu<T>(from, to, size);
+  });
+}
+
+inline void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_contiguous<T>(dy, "dy");
+    check_contiguous<T>(y, "y");
+    check_contiguous<T>(dx, "out");
+    check_shape(y, "y", dims_of(dy), "the shape of dy");
+    check_shape(dx, "out", dims_of(dy), "the shape of dy");
+    check_writable(dx, "out");
+    const T *gradient = static_cast<const T*>(dy.data()), *value = static_cast<const T*>(y.data());
+    T* to = static_cast<T*>(dx.mutable_data());
+    const int64_t size = dy.size();
+    const ReleasedGil release;
+    backend::relu_grad<T>(gradient, value, to, size);
+  });
+}
+
+inline py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float32, const std::string& algorithm) {
+  const Pass p = pass == "forward" ? Pass::forward : pass == "input" ? Pass::input : Pass::weight;
+  const ConvPlan plan = backend::plan_conv(p, g.shape, float32, parse_algorithm(algorithm));
+  return py::make_tuple(to_string(plan.algorithm), plan.reason);
+}
+
+}  // namespace fastconv::bindings

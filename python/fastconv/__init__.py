@@ -12,34 +12,9 @@ Layers, optimizers, data sets and models are in fastconv.nn, .optim, .data and .
 from . import _core, _threads
 from ._config import show_config
 from ._threads import get_num_threads, num_threads, set_num_threads
-from .ops import (
-    Plan,
-    conv2d,
-    conv2d_grad,
-    conv2d_grad_bias,
-    conv2d_grad_input,
-    conv2d_grad_weight,
-    explain,
-    max_pool2d,
-    max_pool2d_grad,
-)
+from .ops import *
+from .ops import __all__ as __all__
 
-__all__ = [
-    "Plan",
-    "__version__",
-    "conv2d",
-    "conv2d_grad",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "explain",
-    "get_num_threads",
-    "max_pool2d",
-    "max_pool2d_grad",
-    "num_threads",
-    "set_num_threads",
-    "show_config",
-]
-
+__all__ += ("__version__", "get_num_threads", "num_threads", "set_num_threads", "show_config")
 __version__ = _core.__version__
 _core.set_num_threads(_threads.default_num_threads())

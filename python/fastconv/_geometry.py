@@ -168,12 +168,12 @@ def pool_geometry(
     )
 
 
-_LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
+LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
 def check_layout(layout: str, axes: int) -> bool:
     """Whether the channels come last."""
-    first, last = _LAYOUTS[axes]
+    first, last = LAYOUTS[axes]
     if layout not in (first, last):
         raise ValueError(f'layout must be "{first}" or "{last}", got {layout!r}')
     return layout == last

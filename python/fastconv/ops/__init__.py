@@ -1,0 +1,69 @@
+"""Convolution and pooling on arrays, forward and backward: each function is one call of a kernel.
+
+Letters: x[N, C, H, W], w[K, C/groups, R, S], y[N, K, P, Q]; dx, dw, db, dy are gradients. With
+``layout="NHWC"`` x and y have their channels last; w keeps its shape. Lines (1d) are
+x[N, C, W] with w[K, C/groups, S], volumes (3d) x[N, C, D, H, W] with w[K, C/groups, T, R, S]. The
+arguments that several functions share:
+
+stride, dilation
+    An int or one per spatial axis.
+padding
+    An int, one per axis, one (before, after) pair per axis, "valid" (none), "same" (the output has
+    ceil(in / stride) cells, an odd pad goes after, as in TensorFlow, Keras and JAX) or
+    "same_lower" (before, as in ONNX).
+groups
+    C and K fall into so many groups that do not mix; groups = C is a depthwise convolution.
+algorithm
+    "auto"; "implicit" (one matrix product that gathers the patches while packing), "winograd" (3x3
+    filters without stride, not for weight gradients), "direct" (one channel a group, not for weight
+    gradients) or "im2col" (patches stored, multiplied by BLAS). Winograd rounds more: its error is
+    up to about 1e-5 of the largest output in float32, and a NaN or Inf reaches a whole tile of 4x4
+    outputs. The environment variable FASTCONV_ALGORITHM is what "auto" prefers;
+    FASTCONV_WINOGRAD=0 keeps Winograd out of "auto".
+precision
+    "fp32": never less than the arrays' own.
+workspace_limit
+    The scratch memory a call may use, in bytes: it runs on fewer threads to stay within.
+out
+    Where to write the result: the exact shape and dtype, any strides, no memory shared with an
+    input. Without it the result is a new array.
+
+Arrays are float32 or float64, all of one call the same; they may have any strides. TypeError and
+ValueError name the argument, what came and what was expected; nothing has been written then.
+Results do not depend on the number of threads.
+"""
+
+from .conv import *
+from .dense import column_sum as column_sum
+from .dense import matmul as matmul
+from .dense import relu as relu
+from .dense import relu_grad as relu_grad
+from .max_pool import *
+from .plan import *
+
+# What fastconv itself offers.
+__all__: tuple[str, ...] = (
+    "Plan",
+    "conv1d",
+    "conv1d_grad",
+    "conv1d_grad_bias",
+    "conv1d_grad_input",
+    "conv1d_grad_weight",
+    "conv2d",
+    "conv2d_grad",
+    "conv2d_grad_bias",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "conv3d",
+    "conv3d_grad",
+    "conv3d_grad_bias",
+    "conv3d_grad_input",
+    "conv3d_grad_weight",
+    "explain",
+    "max_pool1d",
+    "max_pool1d_grad",
+    "max_pool2d",
+    "max_pool2d_grad",
+    "max_pool3d",
+    "max_pool3d_grad",
+)

@@ -1,0 +1,33 @@
+"""What the arguments of several ops are, and their checks that need no geometry."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .. import _geometry
+
+Array = Any  # numpy.ndarray, or anything with __dlpack__
+Layout = Literal["NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC"]
+
+
+def is_relu(activation: str | None) -> bool:
+    """Whether the activation is ReLU and not None."""
+    if activation not in (None, "relu"):
+        raise ValueError(f'activation must be None or "relu", got {activation!r}')
+    return activation is not None
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that the CPU does not have."""
+    if precision == "tf32":
+        raise ValueError('precision "tf32" is for GPU arrays: on the CPU use "fp32"')
+    if precision != "fp32":
+        raise ValueError(f'precision must be "fp32", got {precision!r}')
+
+
+def channel_axis(dy: Array, layout: str, axes: int) -> int:
+    """The axis of dy's channels, once dy is known to have all axes of the layout."""
+    channels_last = _geometry.check_layout(layout, axes)
+    if dy.ndim != axes + 2:
+        raise ValueError(f"dy must have {axes + 2} axes ({layout}), got shape {dy.shape}")
+    return -1 if channels_last else 1

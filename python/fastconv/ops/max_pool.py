@@ -1,0 +1,73 @@
+"""Max-pooling and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from .. import _geometry
+from .._dispatch import output, resolve
+from .._geometry import AxisArgument, PaddingArgument
+from ._arguments import Array, Layout, channel_axis
+from ._ranks import other_ranks
+
+
+def max_pool2d(
+    x: Array,
+    kernel_size: AxisArgument,
+    *,
+    stride: AxisArgument | None = None,
+    padding: PaddingArgument = 0,
+    dilation: AxisArgument = 1,
+    ceil_mode: bool = False,
+    layout: Layout = "NCHW",
+    return_indices: bool = False,
+    out: Array | None = None,
+    _axes: int = 2,
+) -> Array | tuple[Array, Array]:
+    """The maximum of each window. Returns y, or (y, indices) with return_indices.
+
+    x: (N, C, H, W), or (N, H, W, C); stride is kernel_size by default; the padding, at most half
+    the dilated window, is -inf. ceil_mode keeps a last window that starts inside the input or its
+    leading padding. A NaN in the window is its maximum. indices, int64 and of y's shape, are
+    h * W + w of the first maximum in row order (of the first NaN, if there is one) in either
+    layout. A window of nothing but -inf gives -inf and its first cell; a window that dilation
+    leaves without a cell gives -inf and -1.
+    """
+    backend, (x,) = resolve(x=x)
+    geometry, shape = _geometry.pool_geometry(
+        _axes, x.shape, kernel_size, stride, padding, dilation, ceil_mode, layout
+    )
+    y = output(out, backend, shape, x.dtype, x=x)
+    indices = backend.xp.empty(shape, np.int64) if return_indices else None
+    backend.kernels.max_pool_fprop(geometry, x, y, indices)
+    return (y, indices) if return_indices else y
+
+
+def max_pool2d_grad(
+    dy: Array,
+    indices: Array,
+    input_shape: Iterable[int],
+    *,
+    layout: Layout = "NCHW",
+    out: Array | None = None,
+    _axes: int = 2,
+) -> Array:
+    """The gradient of sum(max_pool2d(x) * dy) by x: dx, of shape input_shape, in layout.
+
+    indices are those of the forward call: each must lie in [-1, H * W) (ValueError); -1 takes no
+    gradient. Where windows overlap, their gradients add up.
+    """
+    backend, (dy, indices) = resolve(dy=dy, indices=indices)
+    channels_last = channel_axis(dy, layout, _axes) == -1
+    x_shape = _geometry.shape_of(input_shape, "input_shape", _axes)
+    dx = output(out, backend, x_shape, dy.dtype, dy=dy, indices=indices)
+    if dx.shape != x_shape:
+        raise ValueError(f"out has shape {dx.shape}, expected {x_shape} (input_shape)")
+    backend.kernels.max_pool_dgrad(dy, indices, dx, channels_last)
+    return dx
+
+
+max_pool1d, max_pool3d = other_ranks(max_pool2d)
+max_pool1d_grad, max_pool3d_grad = other_ranks(max_pool2d_grad)

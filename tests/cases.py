@@ -12,18 +12,18 @@ import numpy as np
 
 import reference
 
-Shape4 = tuple[int, int, int, int]
-PerAxis = int | tuple[int, int]
-Padding = int | str | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+Shape = tuple[int, ...]
+PerAxis = int | tuple[int, ...]
+Padding = int | str | tuple[int, ...] | tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class ConvCase:
-    """One convolution: x is (N, C, H, W), w is (K, C/groups, R, S)."""
+    """One convolution: x is (N, C, H, W), w is (K, C/groups, R, S); or of another rank."""
 
     name: str
-    x: Shape4
-    w: Shape4
+    x: Shape
+    w: Shape
     stride: PerAxis = 1
     padding: Padding = 0
     dilation: PerAxis = 1
@@ -43,26 +43,22 @@ class ConvCase:
         }
 
     @property
-    def axes(self) -> tuple[reference.Axis, reference.Axis]:
-        """The two spatial axes as the oracle resolves them."""
-        height, width = reference.axes_of(
-            self.x[2:], self.w[2:], self.stride, self.padding, self.dilation
-        )
-        return height, width
+    def axes(self) -> list[reference.Axis]:
+        """The spatial axes as the oracle resolves them."""
+        return reference.axes_of(self.x[2:], self.w[2:], self.stride, self.padding, self.dilation)
 
     @property
-    def y(self) -> Shape4:
+    def y(self) -> Shape:
         """The output's shape."""
-        height, width = self.axes
-        return self.x[0], self.w[0], height.out, width.out
+        return self.x[0], self.w[0], *(a.out for a in self.axes)
 
 
 @dataclass(frozen=True)
 class PoolCase:
-    """One max-pooling of x (N, C, H, W)."""
+    """One pooling of x (N, C, H, W), or of another rank."""
 
     name: str
-    x: Shape4
+    x: Shape
     kernel_size: PerAxis
     stride: PerAxis | None = None
     padding: Padding = 0
@@ -83,11 +79,11 @@ class PoolCase:
         }
 
     @property
-    def axes(self) -> tuple[reference.Axis, reference.Axis]:
-        """The two spatial axes as the oracle resolves them."""
+    def axes(self) -> list[reference.Axis]:
+        """The spatial axes as the oracle resolves them."""
         k = self.kernel_size
-        window = (k, k) if isinstance(k, int) else k
-        height, width = reference.axes_of(
+        window = (k,) * (len(self.x) - 2) if isinstance(k, int) else k
+        return reference.axes_of(
             self.x[2:],
             window,
             window if self.stride is None else self.stride,
@@ -95,7 +91,6 @@ class PoolCase:
             self.dilation,
             ceil_mode=self.ceil_mode,
         )
-        return height, width
 
 
 CONV_CASES = (
@@ -139,6 +134,39 @@ CONV_CASES = (
     ConvCase("no_images", (0, 3, 7, 9), (4, 3, 3, 2), padding=(1, 2)),
     ConvCase("no_channels", (2, 0, 7, 9), (4, 0, 3, 2), stride=(2, 1)),
     ConvCase("no_filters", (2, 3, 7, 9), (0, 3, 3, 2)),
+)
+
+LINE_CASES = (
+    ConvCase("line", (2, 3, 19), (4, 3, 5)),
+    ConvCase("line_strided", (3, 5, 37), (7, 5, 4), 3, ((2, 1),)),
+    ConvCase("line_padded", (2, 4, 9), (6, 4, 3), padding=(2,)),
+    ConvCase("line_same", (2, 3, 20), (4, 3, 6), 2, "same"),
+    ConvCase("line_same_lower", (2, 3, 20), (4, 3, 6), 2, "same_lower"),
+    ConvCase("line_dilated", (2, 17, 41), (19, 17, 3), 2, ((4, 0),), 5),
+    ConvCase("line_groups", (2, 6, 33), (9, 2, 3), 1, 1, 2, 3),
+    ConvCase("line_depthwise", (2, 7, 70), (7, 1, 5), (2,), ((0, 3),), groups=7),
+    ConvCase("line_one_by_one", (3, 18, 65), (21, 18, 1)),
+    ConvCase("line_causal", (1, 2, 8), (3, 2, 2), 1, ((4, 0),), 4),
+    ConvCase("line_no_images", (0, 3, 9), (4, 3, 2)),
+    ConvCase("line_no_channels", (2, 0, 9), (4, 0, 2)),
+)
+
+VOLUME_CASES = (
+    ConvCase("volume", (2, 3, 5, 7, 9), (4, 3, 2, 3, 4)),
+    ConvCase("volume_strided", (2, 5, 8, 9, 11), (7, 5, 3, 2, 4), (3, 1, 2)),
+    ConvCase("volume_padded", (1, 3, 4, 6, 5), (4, 3, 3, 2, 4), 1, ((1, 0), (0, 2), (3, 1))),
+    ConvCase("volume_same", (2, 2, 5, 8, 7), (3, 2, 4, 3, 2), (2, 3, 1), "same"),
+    ConvCase("volume_same_lower", (2, 2, 5, 8, 7), (3, 2, 4, 3, 2), (2, 3, 1), "same_lower"),
+    ConvCase("volume_dilated", (2, 3, 9, 7, 8), (4, 3, 3, 2, 3), 1, (2, 0, 1), (3, 4, 2)),
+    ConvCase("volume_all_at_once", (2, 4, 7, 9, 8), (6, 2, 2, 3, 2), (3, 2, 1), 1, (2, 1, 3), 2),
+    ConvCase("volume_depthwise", (2, 5, 6, 7, 20), (5, 1, 2, 3, 3), (1, 2, 2), 1, groups=5),
+    ConvCase("volume_depthwise_doubled", (1, 3, 4, 5, 6), (6, 1, 3, 1, 2), (2, 1, 3), groups=3),
+    ConvCase("volume_one_by_one", (2, 17, 3, 4, 6), (19, 17, 1, 1, 1)),
+    ConvCase("volume_one_by_one_strided", (2, 5, 3, 6, 7), (3, 5, 1, 1, 1), (2, 3, 1)),
+    ConvCase("volume_3x3x3", (2, 17, 5, 6, 8), (18, 17, 3, 3, 3), 1, 1),
+    ConvCase("volume_of_images", (2, 16, 6, 12, 13), (17, 16, 1, 3, 3), 1, (0, 1, 1)),
+    ConvCase("volume_no_images", (0, 3, 4, 5, 6), (4, 3, 2, 3, 2)),
+    ConvCase("volume_no_filters", (2, 3, 4, 5, 6), (0, 3, 2, 3, 2)),
 )
 
 POOL_CASES = (

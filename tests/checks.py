@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -47,11 +48,12 @@ class Problem:
     @property
     def reduction(self) -> dict[str, int]:
         """How many products each pass adds up for one element of its result."""
-        (n, _, p, q), (k, c, r, s) = self.case.y, self.case.w
+        n, _, *outputs = self.case.y
+        k, c, *filter_size = self.case.w
         return {
-            "forward": c * r * s + 1,
-            "input": k // self.case.groups * r * s,
-            "weight": n * p * q,
+            "forward": c * prod(filter_size) + 1,
+            "input": k // self.case.groups * prod(filter_size),
+            "weight": n * prod(outputs),
         }
 
     def run(self, which: Pass, dtype: str, layout: Layout = "NCHW", **keywords: Any) -> Any:
@@ -59,12 +61,13 @@ class Problem:
         x, w, bias, dy = (
             a.astype(dtype) for a in (to(layout, self.x), self.w, self.bias, to(layout, self.dy))
         )
-        keywords = {**self.case.geometry, "layout": layout, **keywords}
+        axes = x.ndim - 2
+        keywords = {**self.case.geometry, "layout": at_rank(layout, axes), **keywords}
         if which == "forward":
-            return fastconv.conv2d(x, w, bias, **keywords)
+            return op("conv{}d", axes)(x, w, bias, **keywords)
         if which == "input":
-            return fastconv.conv2d_grad_input(dy, w, x.shape, **keywords)
-        return fastconv.conv2d_grad_weight(dy, x, w.shape, **keywords)
+            return op("conv{}d_grad_input", axes)(dy, w, x.shape, **keywords)
+        return op("conv{}d_grad_weight", axes)(dy, x, w.shape, **keywords)
 
     def exact(self, which: Pass, layout: Layout = "NCHW") -> AnyArray:
         """The oracle's result of one pass, in `layout`."""
@@ -98,6 +101,16 @@ def random_problem(case: ConvCase, dtype: str) -> Problem:
     return Problem(
         case, *(rng.standard_normal(shape).astype(dtype).astype(float) for shape in shapes)
     )
+
+
+def op(name: str, axes: int) -> Any:
+    """The function for so many spatial axes: op("conv{}d", 3) is conv3d."""
+    return getattr(fastconv, name.format(axes))
+
+
+def at_rank(layout: Layout, axes: int) -> str:
+    """The layout of arrays with so many spatial axes that has its channels in the same place."""
+    return layout.replace("HW", "DHW"[-axes:])
 
 
 def to(layout: Layout, a: AnyArray) -> AnyArray:

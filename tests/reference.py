@@ -195,7 +195,7 @@ def brute_conv2d(
     x: npt.NDArray[Any],
     w: npt.NDArray[Any],
     dy: npt.NDArray[Any],
-    axes: tuple[Axis, Axis],
+    axes: Sequence[Axis],
     groups: int,
 ) -> tuple[Array, Array, Array]:
     """y, dx and dw in seven plain loops: each term of the definition is visited once."""
@@ -215,7 +215,7 @@ def brute_conv2d(
     return y, dx, dw
 
 
-def brute_max_pool2d(x: npt.NDArray[Any], axes: tuple[Axis, Axis]) -> tuple[Array, Index]:
+def brute_max_pool2d(x: npt.NDArray[Any], axes: Sequence[Axis]) -> tuple[Array, Index]:
     """Each window's real cells listed in row order, and the rules read off that list."""
     y = np.full((*x.shape[:2], axes[0].out, axes[1].out), -np.inf)
     indices = np.full(y.shape, -1)

@@ -1,0 +1,167 @@
+"""conv1d and conv3d with their gradients: every case against the oracle, and what they share with
+conv2d."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastconv
+import reference
+from cases import LINE_CASES, VOLUME_CASES, ConvCase
+from checks import (
+    ALGORITHMS,
+    DTYPES,
+    ERROR_FACTOR,
+    LAYOUTS,
+    PASSES,
+    Guarded,
+    Layout,
+    Pass,
+    assert_close,
+    at_rank,
+    integer_problem,
+    op,
+    random_problem,
+    same_bits,
+    to,
+)
+
+CASES = (*LINE_CASES, *VOLUME_CASES)
+OPS = sorted({n.replace("2d", "{}d") for n in fastconv.__all__ if "2d" in n})
+
+case_ = pytest.mark.parametrize("case", CASES, ids=str)
+pass_ = pytest.mark.parametrize("which", PASSES)
+layout_ = pytest.mark.parametrize("layout", LAYOUTS)
+algorithm_ = pytest.mark.parametrize("algorithm", ALGORITHMS)
+
+
+@case_
+@pass_
+@algorithm_
+@layout_
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("threads")
+def test_small_integers_are_exact_and_only_the_output_is_written(
+    case: ConvCase, which: Pass, algorithm: str, layout: Layout, dtype: str
+) -> None:
+    problem = integer_problem(case)
+    want = problem.exact(which, layout)
+    out = Guarded(want.shape, dtype)
+    got = problem.run(which, dtype, layout, algorithm=algorithm, out=out.view)
+    assert got is out.view
+    np.testing.assert_array_equal(got, want)
+    out.check()
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.groups == c.w[0]], ids=str)
+@pytest.mark.parametrize("which", ["forward", "input"])
+@layout_
+def test_direct_kernels(case: ConvCase, which: Pass, layout: Layout) -> None:
+    problem = integer_problem(case)
+    got = problem.run(which, "float32", layout, algorithm="direct")
+    np.testing.assert_array_equal(got, problem.exact(which, layout))
+
+
+@case_
+@pass_
+def test_error_on_random_data(case: ConvCase, which: Pass) -> None:
+    problem = random_problem(case, "float32")
+    got = problem.run(which, "float32")
+    assert_close(got, problem.exact(which), ERROR_FACTOR["auto"], problem.reduction[which])
+
+
+@case_
+@layout_
+def test_all_gradients_at_once(case: ConvCase, layout: Layout) -> None:
+    problem, axes = integer_problem(case), len(case.x) - 2
+    dx, dw, db = op("conv{}d_grad", axes)(
+        to(layout, problem.dy),
+        to(layout, problem.x),
+        problem.w,
+        layout=at_rank(layout, axes),
+        **case.geometry,
+    )
+    np.testing.assert_array_equal(dx, problem.exact("input", layout))
+    np.testing.assert_array_equal(dw, problem.exact("weight"))
+    np.testing.assert_array_equal(db, reference.conv_grad_bias(problem.dy))
+
+
+@layout_
+@pytest.mark.parametrize("case", LINE_CASES, ids=str)
+@pass_
+def test_a_line_is_an_image_of_one_row(case: ConvCase, layout: Layout, which: Pass) -> None:
+    """Not only equal: the same kernels, bit by bit, on a view."""
+    line = random_problem(case, "float32")
+    pads = line.case.axes[0].before, line.case.axes[0].after
+    stride, dilation = case.axes[0].stride, case.axes[0].dilation
+    image = ConvCase(
+        case.name,
+        (*case.x[:2], 1, case.x[2]),
+        (*case.w[:2], 1, case.w[2]),
+        (1, stride),
+        ((0, 0), pads),
+        (1, dilation),
+        case.groups,
+    )
+    rows: list[Any] = [a[..., None, :] for a in (line.x, line.w, line.dy)]
+    same = type(line)(image, rows[0], rows[1], line.bias, rows[2])
+    got = line.run(which, "float32", layout)
+    want = same.run(which, "float32", layout)
+    assert same_bits(got, want.reshape(got.shape))
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("name", OPS)
+def test_signatures_and_docstrings_are_of_the_rank(name: str, axes: int) -> None:
+    image, other = op(name, 2), op(name, axes)
+    assert other.__name__ == name.format(axes)
+    assert other.__module__ == image.__module__
+    parameters = inspect.signature(other).parameters
+    assert list(parameters) == list(inspect.signature(image).parameters)
+    assert parameters["layout"].default == at_rank("NCHW", axes)
+    for word in (
+        ("2d", "images", "NCHW", " H, W", "P, Q", "R, S") if axes == 1 else ("2d", "images")
+    ):
+        assert word not in other.__doc__
+    with pytest.raises(TypeError, match=rf"{other.__name__}\(\)"):
+        other(never=1)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", ["conv{}d", "conv{}d_grad_bias", "max_pool{}d"])
+def test_each_rank_refuses_the_layouts_and_arrays_of_the_others(name: str, axes: int) -> None:
+    arguments: dict[str, tuple[Any, ...]] = {
+        "conv{}d": (np.ones((2,) * (axes + 2), np.float32),),
+        "conv{}d_grad_bias": (),
+        "max_pool{}d": (1,),
+    }
+    call, rest = op(name, axes), arguments[name]
+    right = np.ones((2,) * (axes + 2), np.float32)
+    call(right, *rest)
+    for other in {1, 2, 3} - {axes}:
+        with pytest.raises(ValueError, match="layout"):
+            call(right, *rest, layout=at_rank("NCHW", other))
+        with pytest.raises(ValueError, match=f"must have {axes + 2} axes"):
+            call(np.ones((2,) * (other + 2), np.float32), *rest)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pass_
+def test_explain_names_the_algorithm_of_auto(case: ConvCase, which: Pass) -> None:
+    name = f"conv{len(case.x) - 2}d"
+    plan = fastconv.explain(name, case.x, case.w, pass_=which, **case.geometry)
+    assert str(plan).startswith(f"{name} {which}")
+    assert plan.output_shape == case.y
+    problem = random_problem(case, "float32")
+    named = problem.run(which, "float32", algorithm=plan.algorithm)
+    assert same_bits(problem.run(which, "float32"), named)
+
+
+def test_one_spatial_axis_takes_a_pair_only_in_a_tuple() -> None:
+    x, w = np.ones((1, 2, 9), np.float32), np.ones((3, 2, 3), np.float32)
+    assert fastconv.conv1d(x, w, padding=((2, 1),)).shape == (1, 3, 10)
+    assert fastconv.conv1d(x, w, padding=(2,)).shape == (1, 3, 11)
+    with pytest.raises(ValueError, match=r"\(\(2, 1\),\)"):
+        fastconv.conv1d(x, w, padding=(2, 1))

@@ -11,6 +11,7 @@ nox.options.reuse_venv = "yes"
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
+EMULATED = ("nehalem", "aarch64")
 
 
 def extra(name: str) -> list[str]:
@@ -52,6 +53,14 @@ def native(session: nox.Session) -> None:
     """The kernels without Python, plain and under sanitizers: `nox -s native -- asan`."""
     session.install(*extra("dev"))
     for preset in session.posargs or PRESETS:
+        session.run("cmake", "--workflow", "--preset", preset)
+
+
+@nox.session
+def emulated(session: nox.Session) -> None:
+    """The kernels without Python on CPUs of other kinds; needs QEMU and g++ for aarch64."""
+    session.install(*extra("dev"))
+    for preset in session.posargs or EMULATED:
         session.run("cmake", "--workflow", "--preset", preset)
 
 

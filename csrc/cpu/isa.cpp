@@ -13,7 +13,13 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 #endif
-namespace baseline {
+#if defined(__aarch64__)
+#define FASTCONV_LEAST neon
+#else
+#define FASTCONV_LEAST baseline
+#endif
+// The instruction set that every CPU of the architecture has.
+namespace FASTCONV_LEAST {
 extern const Kernels kernels;
 }
 
@@ -29,7 +35,7 @@ std::vector<const Kernels*> runnable() {
   if (has_avx2 && has_avx512) found.push_back(&avx512::kernels);
   if (has_avx2) found.push_back(&avx2::kernels);
 #endif
-  found.push_back(&baseline::kernels);
+  found.push_back(&FASTCONV_LEAST::kernels);
   return found;
 }
 

@@ -93,6 +93,19 @@ void max_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tens
 template <class T>
 void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx);
 
+// Batch normalisation of x[N,C,D,H,W], each channel over all other axes; `shape` is that of x. The per-channel arrays
+// [C] are contiguous. mean, and the variance with M = N D H W values as its divisor, not M - 1.
+template <class T>
+void batch_moments(const std::array<int64_t, 5>& shape, Tensor<const T> x, T* mean, T* variance);
+// y = (x - mean) scale + bias, then max(y, 0) if relu.
+template <class T>
+void batch_norm_fprop(const std::array<int64_t, 5>& shape, Tensor<const T> x, const T* mean, const T* scale,
+                      const T* bias, bool relu, Tensor<T> y);
+// The gradients of sum(y * dy) for y = weight (x - mean) rstd + bias, where mean and rstd are functions of x.
+template <class T>
+void batch_norm_grad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Tensor<const T> x, const T* mean,
+                     const T* rstd, const T* weight, Tensor<T> dx, T* dweight, T* dbias);
+
 // c[m,n] = a[m,k] b[k,n] + bias[n], then max(c, 0) if relu.
 template <class T>
 void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c);
@@ -104,6 +117,9 @@ template <class T>
 void relu(const T* x, T* y, int64_t size);
 template <class T>
 void relu_grad(const T* dy, const T* y, T* dx, int64_t size);
+// y = a + b, then max(y, 0) if relu.
+template <class T>
+void add(const T* a, const T* b, bool relu, T* y, int64_t size);
 
 }  // namespace FASTCONV_BACKEND
 

@@ -141,6 +141,16 @@ Tensor<T> as_tensor(T* data, const py::array& a, bool channels_last) {
   return t;
 }
 
+// The extents of the same axes.
+inline std::array<int64_t, 5> tensor_shape(const py::array& a, bool channels_last) {
+  const py::ssize_t spatial = a.ndim() - 2;
+  std::array<int64_t, 5> shape{a.shape(0), a.shape(channels_last ? a.ndim() - 1 : 1), 1, 1, 1};
+  for (py::ssize_t i = 0; i < spatial; ++i) {
+    shape[static_cast<std::size_t>(5 - spatial + i)] = a.shape((channels_last ? 1 : 2) + i);
+  }
+  return shape;
+}
+
 template <class T>
 Tensor<const T> readable(const py::array& a, bool channels_last) {
   return as_tensor(static_cast<const T*>(a.data()), a, channels_last);

@@ -3,6 +3,7 @@
 #include "../cpu/isa.hpp"
 #include "../cpu/peak.hpp"
 #include "../cpu/thread_pool.hpp"
+#include "batch_norm.hpp"
 #include "ops.hpp"
 
 namespace fastconv::bindings {
@@ -17,12 +18,16 @@ PYBIND11_MODULE(_core, m) {
   m.def("conv_dgrad", conv_dgrad);
   m.def("conv_wgrad", conv_wgrad);
   m.def("conv_bgrad", conv_bgrad);
+  m.def("batch_moments", batch_moments);
+  m.def("batch_norm_fprop", batch_norm_fprop);
+  m.def("batch_norm_grad", batch_norm_grad);
   m.def("max_pool_fprop", max_pool_fprop);
   m.def("max_pool_dgrad", max_pool_dgrad);
   m.def("matmul", matmul);
   m.def("column_sum", column_sum);
   m.def("relu", relu);
   m.def("relu_grad", relu_grad);
+  m.def("add", add);
   m.def("plan_conv", plan_conv);
 
   m.def("num_threads", cpu::num_threads);

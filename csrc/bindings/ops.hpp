@@ -123,11 +123,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
     check_writable(db, "out");
     const py::array dy_view = addressable<T>(dy);
     const auto dyt = readable<T>(dy_view, channels_last);
-    std::array<int64_t, 5> shape{dy.shape(0), channels, 1, 1, 1};
-    const py::ssize_t spatial = dy.ndim() - 2;
-    for (py::ssize_t i = 0; i < spatial; ++i) {
-      shape[static_cast<std::size_t>(5 - spatial + i)] = dy.shape((channels_last ? 1 : 2) + i);
-    }
+    const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);
     const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
     const ReleasedGil release;
     backend::conv_bgrad<T>(shape, dyt, sums);
@@ -270,6 +266,23 @@ inline void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
     const int64_t size = dy.size();
     const ReleasedGil release;
     backend::relu_grad<T>(gradient, value, to, size);
+  });
+}
+
+inline void add(const py::array& a, const py::array& b, py::array& y, bool relu) {
+  visit_float(a, "a", [&](auto zero) {
+    using T = decltype(zero);
+    check_contiguous<T>(a, "a");
+    check_contiguous<T>(b, "b");
+    check_contiguous<T>(y, "out");
+    check_shape(b, "b", dims_of(a), "the shape of a");
+    check_shape(y, "out", dims_of(a), "the shape of a");
+    check_writable(y, "out");
+    const T *first = static_cast<const T*>(a.data()), *second = static_cast<const T*>(b.data());
+    T* to = static_cast<T*>(y.mutable_data());
+    const int64_t size = a.size();
+    const ReleasedGil release;
+    backend::add<T>(first, second, relu, to, size);
   });
 }
 

@@ -3,6 +3,7 @@
 // lacks.
 #include "kernels.hpp"
 
+#include "simd/batch_norm.hpp"
 #include "simd/depthwise.hpp"
 #include "simd/gemm.hpp"
 #include "simd/pool.hpp"
@@ -40,6 +41,8 @@ constexpr PoolKernels<T> kPool{max_row<T>};
 template <class T>
 constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
                                        winograd_input<T>, winograd_output<T>,  winograd_filter<T>};
+template <class T>
+constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
 
 }  // namespace
 
@@ -53,6 +56,8 @@ const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
                       kPool<double>,
                       kWinograd<float>,
                       kWinograd<double>,
+                      kBatchNorm<float>,
+                      kBatchNorm<double>,
                       fma<float>,
                       fma<double>};
 

@@ -87,6 +87,30 @@ struct WinogradKernels {
   void (*filter)(T* u, int64_t stride, const T* g, int64_t tap_stride);
 };
 
+// Values [rows][channels], rows `stride` apart, channels contiguous.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t stride;
+};
+
+// Factors of y = scale_a a + scale_b (b - shift_b) + bias, one for each channel.
+template <class T>
+struct ChannelAffine {
+  const T *scale_a, *scale_b, *shift_b, *bias;
+};
+
+template <class T>
+struct BatchNormKernels {
+  int lanes;
+  // sum[c] += a - a0[c] and product[c] += (a - a0[c]) (b - b0[c]), over the rows.
+  void (*sums)(int64_t rows, int64_t channels, Rows<const T> a, Rows<const T> b, const T* a0, const T* b0, double* sum,
+               double* product);
+  // y by its factors, then max(y, 0) if relu. a.data may be null: the term is left out, and its factors are not read.
+  void (*affine)(int64_t rows, int64_t channels, Rows<const T> a, Rows<const T> b, const ChannelAffine<T>& factors,
+                 bool relu, Rows<T> y);
+};
+
 struct Kernels {
   const char* isa;
   GemmKernels<float> float32;
@@ -97,6 +121,8 @@ struct Kernels {
   PoolKernels<double> pool64;
   WinogradKernels<float> winograd32;
   WinogradKernels<double> winograd64;
+  BatchNormKernels<float> batch_norm32;
+  BatchNormKernels<double> batch_norm64;
   // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
   double (*fma_float32)(int64_t rounds);
   double (*fma_float64)(int64_t rounds);

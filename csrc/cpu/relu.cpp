@@ -1,4 +1,4 @@
-// ReLU and its gradient. NaN passes through the first and stops the second, as y > 0 says.
+// ReLU and its gradient, and a sum through it. NaN passes through ReLU and stops its gradient, as y > 0 says.
 #include "../ops.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
@@ -33,9 +33,22 @@ void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
   });
 }
 
+template <class T>
+void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
+  for_blocks(size, [=](Range block) {
+    if (relu) {
+      for (int64_t i = block.begin; i < block.end; ++i) y[i] = a[i] + b[i] < 0 ? T(0) : a[i] + b[i];
+    } else {
+      for (int64_t i = block.begin; i < block.end; ++i) y[i] = a[i] + b[i];
+    }
+  });
+}
+
 template void relu(const float*, float*, int64_t);
 template void relu(const double*, double*, int64_t);
 template void relu_grad(const float*, const float*, float*, int64_t);
 template void relu_grad(const double*, const double*, double*, int64_t);
+template void add(const float*, const float*, bool, float*, int64_t);
+template void add(const double*, const double*, bool, double*, int64_t);
 
 }  // namespace fastconv::cpu

@@ -79,10 +79,34 @@ def max_pool_fprop(
     geometry: PoolGeometry, x: _Array, y: _Array, indices: _Indices | None, /
 ) -> None: ...
 def max_pool_dgrad(dy: _Array, indices: _Indices, dx: _Array, channels_last: bool, /) -> None: ...
+def batch_moments(x: _Array, mean: _Array, variance: _Array, channels_last: bool, /) -> None: ...
+def batch_norm_fprop(
+    x: _Array,
+    mean: _Array,
+    scale: _Array,
+    bias: _Array,
+    y: _Array,
+    relu: bool,
+    channels_last: bool,
+    /,
+) -> None: ...
+def batch_norm_grad(
+    dy: _Array,
+    x: _Array,
+    mean: _Array,
+    rstd: _Array,
+    weight: _Array,
+    dx: _Array,
+    dweight: _Array,
+    dbias: _Array,
+    channels_last: bool,
+    /,
+) -> None: ...
 def matmul(a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, /) -> None: ...
 def column_sum(a: _Array, sums: _Array, /) -> None: ...
 def relu(x: _Array, y: _Array, /) -> None: ...
 def relu_grad(dy: _Array, y: _Array, dx: _Array, /) -> None: ...
+def add(a: _Array, b: _Array, y: _Array, relu: bool, /) -> None: ...
 def plan_conv(
     geometry: ConvGeometry, pass_: str, float32: bool, algorithm: str, /
 ) -> tuple[str, str]: ...  # algorithm, reason

@@ -62,8 +62,8 @@ class Optimizer(ABC):
         return float(self.lr(self.steps) if callable(self.lr) else self.lr)
 
     def step(self, parameters: Sequence[Parameter]) -> None:
-        """Update the parameters in place from their gradients."""
-        self._pack(parameters)
+        """Update the parameters that are trainable in place from their gradients."""
+        self._pack([p for p in parameters if p.trainable])
         lr = self.current_lr
         self.steps += 1
         for block in self._blocks:

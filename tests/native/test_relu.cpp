@@ -1,4 +1,4 @@
-// ReLU and its gradient, in place and not, on sizes around the block that one task takes.
+// ReLU, its gradient and a sum through it, in place and not, on sizes around the block that one task takes.
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -58,6 +58,23 @@ void check_relu_grad(int64_t size) {
       CHECK_EQUAL(dy.cells[i], dy.own(i) ? gradient : before_dy.cells[i], "size", size, "threads", threads);
     }
   });
+}
+
+template <class T>
+void check_add(int64_t size) {
+  Integers integers(3);
+  for (const bool relu : {false, true}) {
+    with_threads([&](int threads) {
+      GuardedArray<T> a(size, integers), b(size, integers), y(size, integers);
+      const GuardedArray<T> before_y = y;
+      add<T>(a.data(), b.data(), relu, y.data(), size);
+      for (std::size_t i = 0; i < y.cells.size(); ++i) {
+        const T sum = a.cells[i] + b.cells[i];
+        const T want = relu && sum < 0 ? T(0) : sum;
+        CHECK_EQUAL(y.cells[i], y.own(i) ? want : before_y.cells[i], "size", size, "threads", threads);
+      }
+    });
+  }
 }
 
 }  // namespace

@@ -20,6 +20,44 @@ class ReLU(Layer):
         return self._compute(ops.relu_grad, dy, self._recall())
 
 
+class LeakyReLU(Layer):
+    """y = x where x > 0, else slope * x; 0 < slope < 1. The gradient at 0 is slope.
+
+    Maas, Hannun, Ng: Rectifier nonlinearities improve neural network acoustic models, 2013.
+    """
+
+    def __init__(self, slope: float) -> None:
+        if not 0 < slope < 1:
+            raise ValueError(f"slope is {slope}, expected a number in (0, 1)")
+        self.slope = slope
+
+    def forward(self, x: Array) -> Array:
+        y: Array = np.maximum(x, x * self.slope)
+        self._saved = y if self.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        dx: Array = np.where(self._recall() > 0, dy, dy * self.slope)
+        return dx
+
+    def extra_repr(self) -> str:
+        return f"{self.slope}"
+
+
+class Tanh(Layer):
+    """y = tanh(x)."""
+
+    def forward(self, x: Array) -> Array:
+        y: Array = np.tanh(x)
+        self._saved = y if self.training else None
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        y = self._recall()
+        dx: Array = dy * (1 - y * y)
+        return dx
+
+
 class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x))."""
 

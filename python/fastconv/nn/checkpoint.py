@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def save(model: Sequential, path: str | os.PathLike[str]) -> None:
-    """Write the model's parameters and name to `path`, whole or not at all."""
+    """Write the model's parameters, buffers and name to `path`, whole or not at all."""
     numpy_format = require("safetensors.numpy", "train")
-    tensors = {p.name: np.ascontiguousarray(move(p.data, np)) for p in model.parameters()}
+    tensors = {s.name: np.ascontiguousarray(move(s.data, np)) for s in model.state()}
     # One key: safetensors writes several in an order that changes from run to run.
     content = numpy_format.save(tensors, {"model": model.name})
     path = Path(path)
@@ -35,19 +35,19 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
 
 
 def load(model: Sequential, path: str | os.PathLike[str]) -> None:
-    """Read the parameters from `path` in place; on a mismatch raise before anything is written."""
+    """Read what `save` wrote in place; on a mismatch raise before anything is written."""
     tensors = _read(Path(path))
-    parameters = {p.name: p.data for p in model.parameters()}
-    faults = [f"{name} is missing" for name in parameters.keys() - tensors.keys()]
-    faults += [f"{name} is not in the model" for name in tensors.keys() - parameters.keys()]
-    for name in parameters.keys() & tensors.keys():
-        found, wanted = _describe(tensors[name]), _describe(parameters[name])
+    state = {s.name: s.data for s in model.state()}
+    faults = [f"{name} is missing" for name in state.keys() - tensors.keys()]
+    faults += [f"{name} is not in the model" for name in tensors.keys() - state.keys()]
+    for name in state.keys() & tensors.keys():
+        found, wanted = _describe(tensors[name]), _describe(state[name])
         if found != wanted:
             faults.append(f"{name} is {found}, the model's {wanted}")
     if faults:
         listed = "; ".join(sorted(faults))
         raise ValueError(f"{path} does not fit this model ({model.name}): {listed}")
-    for name, data in parameters.items():
+    for name, data in state.items():
         data[...] = tensors[name]
 
 

@@ -15,29 +15,44 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-class Parameter:
-    """A trainable array and its gradient, of one shape and dtype.
+class Buffer:
+    """An array that is saved with a model but not trained, such as a running mean.
 
-    `name` is the parameter's place in the model it was last listed from ("0.weight"). A backward
-    pass overwrites `grad` in place; an optimizer updates `data` in place.
+    `name` is its place in the model it was last listed from ("1.running_mean").
     """
 
-    __slots__ = ("data", "grad", "name")
+    __slots__ = ("data", "name")
 
     def __init__(self, name: str, data: Array) -> None:
         self.name = name
         self.data = data
-        self.grad: Array = np.zeros_like(data)
 
     def __repr__(self) -> str:
-        return f"Parameter({self.name!r}, shape={self.data.shape}, dtype={self.data.dtype})"
+        kind = type(self).__name__
+        return f"{kind}({self.name!r}, shape={self.data.shape}, dtype={self.data.dtype})"
+
+
+class Parameter(Buffer):
+    """A trained array and its gradient, of one shape and dtype.
+
+    A backward pass overwrites `grad` in place; an optimizer updates `data` in place, unless
+    `trainable` is False (see `Layer.freeze`).
+    """
+
+    __slots__ = ("grad", "trainable")
+
+    def __init__(self, name: str, data: Array) -> None:
+        super().__init__(name, data)
+        self.grad: Array = np.zeros_like(data)
+        self.trainable = True
 
 
 class Layer(ABC):
     """Base of all layers. A subclass writes `forward` and `backward`.
 
-    Any `Parameter` set as an attribute is trained. In training mode (the default) `forward` keeps
-    in `self._saved` what `backward` needs; in evaluation mode it keeps nothing.
+    A `Parameter` set as an attribute is trained and saved, a `Buffer` saved, a layer is part of
+    this one. In training mode (the default) `forward` keeps in `self._saved` what `backward` needs;
+    in evaluation mode it keeps nothing.
     """
 
     training: bool = True
@@ -59,20 +74,47 @@ class Layer(ABC):
     def __call__(self, x: Array) -> Array:
         return self.forward(x)
 
+    def children(self) -> list[tuple[str, Layer]]:
+        """The layers directly inside this one, in forward order, with their names within it."""
+        return [(name, layer) for name, layer in vars(self).items() if isinstance(layer, Layer)]
+
     def walk(self) -> Iterator[Layer]:
         """This layer and every layer inside it, in forward order."""
         yield self
+        for _, layer in self.children():
+            yield from layer.walk()
 
-    def named_parameters(self) -> list[tuple[str, Parameter]]:
-        """The parameters with their names within this layer."""
-        return [(name, p) for name, p in vars(self).items() if isinstance(p, Parameter)]
+    def named_state(self) -> list[tuple[str, Buffer]]:
+        """All parameters and buffers with their names within this layer."""
+        own = [(name, state) for name, state in vars(self).items() if isinstance(state, Buffer)]
+        inner = [
+            (f"{child}.{name}", state)
+            for child, layer in self.children()
+            for name, state in layer.named_state()
+        ]
+        return own + inner
+
+    def state(self) -> list[Buffer]:
+        """All that is saved, in forward order, each with its unique name within this layer."""
+        named = self.named_state()
+        for name, state in named:
+            state.name = name
+        return [state for _, state in named]
 
     def parameters(self) -> list[Parameter]:
-        """The parameters in forward order, each with its unique name within this layer."""
-        named = self.named_parameters()
-        for name, parameter in named:
-            parameter.name = name
-        return [parameter for _, parameter in named]
+        """The parameters of `state()`."""
+        return [state for state in self.state() if isinstance(state, Parameter)]
+
+    def freeze(self) -> Self:
+        """Keep all parameters and running statistics as they are from now on; return this layer.
+
+        Gradients still pass through.
+        """
+        return self._set_trainable(False)
+
+    def unfreeze(self) -> Self:
+        """Train the parameters again and return this layer."""
+        return self._set_trainable(True)
 
     def train(self) -> Self:
         """Switch to training mode and return this layer."""
@@ -114,6 +156,11 @@ class Layer(ABC):
             layer.training = training
         return self
 
+    def _set_trainable(self, trainable: bool) -> Self:
+        for parameter in self.parameters():
+            parameter.trainable = trainable
+        return self
+
     def _recall(self) -> Any:
         """What the last training forward pass saved."""
         if self._saved is None:
@@ -123,15 +170,17 @@ class Layer(ABC):
             )
         return self._saved
 
-    def _compute(self, op: Callable[..., Array], *args: Any, **kwargs: Any) -> Array:
+    def _compute(
+        self, op: Callable[..., Array], *args: Any, slot: str = "", **kwargs: Any
+    ) -> Array:
         """Call `op`; while `fit` trains, into the array it returned last time for these shapes.
 
         Each step's activations are dead by the next step, and writing a fresh large array costs
-        more in page faults than in arithmetic.
+        more in page faults than in arithmetic. Two calls of one op in a step need two slots.
         """
         if self._recycled is None or not self.training:
             return op(*args, **kwargs)
-        key = (op, *(getattr(a, "shape", a) for a in args))
+        key = (op, slot, *(getattr(a, "shape", a) for a in args))
         y = op(*args, out=self._recycled.get(key), **kwargs)
         self._recycled[key] = y
         return y

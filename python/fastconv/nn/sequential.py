@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import checkpoint, training
-from .layer import Array, Layer, Parameter
+from .layer import Array, Layer
 from .losses import Loss
 from .summary import table
 
@@ -50,17 +50,8 @@ class Sequential(Layer):
             dx = layer.backward(dx)
         return dx
 
-    def walk(self) -> Iterator[Layer]:
-        yield self
-        for layer in self.layers:
-            yield from layer.walk()
-
-    def named_parameters(self) -> list[tuple[str, Parameter]]:
-        return [
-            (f"{position}.{name}", parameter)
-            for position, layer in enumerate(self.layers)
-            for name, parameter in layer.named_parameters()
-        ]
+    def children(self) -> list[tuple[str, Layer]]:
+        return [(str(position), layer) for position, layer in enumerate(self.layers)]
 
     @property
     def needs_input_grad(self) -> bool:
@@ -136,13 +127,13 @@ class Sequential(Layer):
         return training.predict(self, x, batch_size=batch_size)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters and the model's name as safetensors, whole or not at all."""
+        """Write parameters, buffers and the model's name as safetensors, whole or not at all."""
         checkpoint.save(self, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Read the parameters from a safetensors file in place.
+        """Read parameters and buffers from a safetensors file in place.
 
-        A missing or extra parameter, or another shape or dtype, is a ValueError that names each of
+        A missing or extra array, or another shape or dtype, is a ValueError that names each of
         them; the model is then as it was.
         """
         checkpoint.load(self, path)
@@ -151,4 +142,6 @@ class Sequential(Layer):
         return ", ".join(map(repr, self.layers))
 
     def _first_trained(self) -> Layer | None:
-        return next((layer for layer in self.layers if layer.parameters()), None)
+        return next(
+            (layer for layer in self.layers if any(p.trainable for p in layer.parameters())), None
+        )

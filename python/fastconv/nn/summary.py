@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from .layer import Layer, evaluating
+from .layer import Array, Layer, evaluating
 
 if TYPE_CHECKING:
     from .sequential import Sequential
 
+Shapes: TypeAlias = dict[Layer, tuple[int, ...]]
+Row: TypeAlias = tuple[str, str, str, str]
+
 
 def table(model: Sequential, input_shape: Sequence[int]) -> str:
     """One row a layer, from a forward pass of one sample of zeros, and the totals."""
-    rows = [("layer", "output shape", "parameters", "MFLOPs")]
-    flops = 0
-    x = np.zeros((1, *input_shape), model.dtype)
-    with evaluating(model):
-        for layer in model.layers:
-            x = layer.forward(x)
-            flops += layer.flops(x.shape)
-            rows.append(_row(repr(layer), x.shape[1:], layer, layer.flops(x.shape)))
-    rows.append(_row(f"{model.name}, total", x.shape[1:], model, flops))
+    shapes: Shapes = {}
+    with evaluating(model), _noting(model, shapes):
+        model.forward(np.zeros((1, *input_shape), model.dtype))
+    rows: list[Row] = [("layer", "output shape", "parameters", "MFLOPs")]
+    for name, layer in model.children():
+        rows += _rows(layer, name, shapes)
+    leaves = [layer for layer in model.walk() if not layer.children()]
+    flops = sum(layer.flops(shapes[layer]) for layer in leaves)
+    rows.append(_row(f"{model.name}, total", shapes[model], _count(model), flops))
 
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
@@ -31,13 +35,56 @@ def table(model: Sequential, input_shape: Sequence[int]) -> str:
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def _row(label: str, shape: tuple[int, ...], layer: Layer, flops: int) -> tuple[str, str, str, str]:
-    parameters = sum(p.data.size for p in layer.parameters())
-    return label, " x ".join(map(str, shape)), f"{parameters:,}", f"{flops / 1e6:,.2f}"
+@contextmanager
+def _noting(model: Layer, shapes: Shapes) -> Iterator[None]:
+    """While the block runs, every layer's forward pass notes the shape of its output."""
+
+    def noting(layer: Layer) -> None:
+        forward = layer.forward
+
+        def noted(x: Array) -> Array:
+            y = forward(x)
+            shapes[layer] = y.shape
+            return y
+
+        vars(layer)["forward"] = noted  # on the instance, before its class's
+
+    layers = list(model.walk())
+    for layer in layers:
+        noting(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["forward"]
 
 
-def _line(row: tuple[str, str, str, str], widths: list[int]) -> str:
+def _rows(layer: Layer, name: str, shapes: Shapes, depth: int = 0) -> Iterator[Row]:
+    """The row of a layer; of one made of layers, theirs below it, indented."""
+    inner = layer.children()
+    label = "  " * depth + ("" if name.isdecimal() else f"{name}: ")
+    if not inner:
+        yield _row(f"{label}{layer!r}", shapes[layer], _count(layer), layer.flops(shapes[layer]))
+        return
+    yield f"{label}{type(layer).__name__}", _extents(shapes[layer]), "", ""
+    for child_name, child in inner:
+        yield from _rows(child, child_name, shapes, depth + 1)
+
+
+def _count(layer: Layer) -> int:
+    return sum(p.data.size for p in layer.parameters())
+
+
+def _extents(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape[1:]))
+
+
+def _row(label: str, shape: tuple[int, ...], parameters: int, flops: int) -> Row:
+    return label, _extents(shape), f"{parameters:,}", f"{flops / 1e6:,.2f}"
+
+
+def _line(row: Row, widths: list[int]) -> str:
     """Words to the left, numbers to the right."""
     aligned = [f"{cell:<{width}}" for cell, width in zip(row[:2], widths[:2], strict=True)]
     aligned += [f"{cell:>{width}}" for cell, width in zip(row[2:], widths[2:], strict=True)]
-    return "  ".join(aligned)
+    return "  ".join(aligned).rstrip()

@@ -95,7 +95,7 @@ def fit(
     x, y = _samples(model, x, y)
     if validation_data is not None:
         validation_data = _samples(model, *validation_data, prefix="validation ")
-    if not model.parameters():
+    if not any(p.trainable for p in model.parameters()):
         raise ValueError(f"{model.name} has no parameters to train")
     rng = np.random.default_rng(seed)
     for layer in model.walk():

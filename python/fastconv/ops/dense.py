@@ -1,4 +1,4 @@
-"""What the layers need beyond the public functions: a matrix product, sums and ReLU."""
+"""What the layers need beyond the public functions: a matrix product, sums, ReLU."""
 
 from __future__ import annotations
 
@@ -52,6 +52,22 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     dx = _elementwise_output(out, backend, dy)
     backend.kernels.relu_grad(dy, y, dx)
     return dx
+
+
+def add(
+    a: Array,
+    b: Array,
+    *,
+    activation: Literal["relu"] | None = None,
+    out: Array | None = None,
+) -> Array:
+    """activation(a + b), of one shape."""
+    relu = is_relu(activation)
+    backend, (a, b) = resolve(a=a, b=b)
+    a, b = backend.xp.ascontiguousarray(a), backend.xp.ascontiguousarray(b)
+    y = _elementwise_output(out, backend, a)
+    backend.kernels.add(a, b, y, relu)
+    return y
 
 
 def _elementwise_output(out: Array | None, backend: Backend, like: Array) -> Array:

@@ -24,6 +24,18 @@ def nested(rng: np.random.Generator) -> nn.Layer:
     )
 
 
+def residual(rng: np.random.Generator) -> nn.Layer:
+    """A strided block with a shortcut of its own, then one that adds its input."""
+    body = nn.Sequential(
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 1), padding=((1, 1), (1, 0)), dtype=F64, rng=rng),
+        nn.BatchNorm2d(3, activation="relu", dtype=F64),
+        nn.Conv2d(3, 4, (1, 3), padding="same", bias=False, dtype=F64, rng=rng),
+    )
+    shortcut = nn.Conv2d(2, 4, 1, stride=(2, 1), dtype=F64, rng=rng)
+    same = nn.Conv2d(4, 4, (3, 1), padding=((1, 1), (0, 0)), dtype=F64, rng=rng)
+    return nn.Sequential(nn.Residual(body, shortcut), nn.Residual(same, activation=None))
+
+
 LAYERS: dict[str, tuple[Callable[[np.random.Generator], nn.Layer], tuple[int, ...]]] = {
     "conv": (lambda rng: nn.Conv2d(3, 4, (2, 3), dtype=F64, rng=rng), (2, 3, 5, 4)),
     "conv-uneven": (
@@ -52,6 +64,13 @@ LAYERS: dict[str, tuple[Callable[[np.random.Generator], nn.Layer], tuple[int, ..
     "linear-relu": (lambda rng: nn.Linear(7, 5, activation="relu", dtype=F64, rng=rng), (3, 7)),
     "linear-nobias": (lambda rng: nn.Linear(4, 3, bias=False, dtype=F64, rng=rng), (5, 4)),
     "relu": (lambda rng: nn.ReLU(), (2, 3, 4, 5)),
+    "leaky-relu": (lambda rng: nn.LeakyReLU(0.2), (2, 3, 4, 5)),
+    "tanh": (lambda rng: nn.Tanh(), (3, 5)),
+    "residual": (residual, (2, 2, 5, 4)),
+    "residual-identity": (
+        lambda rng: nn.Residual(nn.Linear(5, 5, dtype=F64, rng=rng)),
+        (3, 5),
+    ),
     "sigmoid": (lambda rng: nn.Sigmoid(), (3, 5)),
     "softmax": (lambda rng: nn.Softmax(), (3, 5)),
     "softmax-last": (lambda rng: nn.Softmax(axis=-1), (2, 3, 4)),

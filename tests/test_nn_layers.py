@@ -73,6 +73,14 @@ def test_sigmoid_neither_overflows_nor_hides_nan() -> None:
     assert y.dtype == np.float32
 
 
+def test_leaky_relu_and_tanh_at_their_ends() -> None:
+    x = np.array([[-np.inf, -2.0, -0.0, 3.0, np.inf, np.nan]], np.float32)
+    np.testing.assert_array_equal(nn.LeakyReLU(0.5)(x), [[-np.inf, -1, 0, 3, np.inf, np.nan]])
+    np.testing.assert_allclose(nn.Tanh()(x), [[-1, -0.9640276, 0, 0.9950547, 1, np.nan]], rtol=1e-6)
+    for layer in (nn.LeakyReLU(0.5), nn.Tanh()):
+        assert layer(x).dtype == np.float32
+
+
 def test_softmax_sums_to_one_for_large_logits() -> None:
     y = nn.Softmax()(np.array([[1e4, 1e4, -1e4], [0.0, np.log(2.0), np.log(5.0)]]))
     np.testing.assert_allclose(y, [[0.5, 0.5, 0.0], [0.125, 0.25, 0.625]])
@@ -111,6 +119,10 @@ LAYERS: list[tuple[nn.Layer, tuple[int, ...]]] = [
     (nn.MaxPool2d(2), (1, 2, 4, 5)),
     (nn.Linear(4, 3), (2, 4)),
     (nn.ReLU(), (2, 3)),
+    (nn.LeakyReLU(0.1), (2, 3)),
+    (nn.Tanh(), (2, 3)),
+    (nn.BatchNorm2d(2), (2, 2, 4, 3)),
+    (nn.Residual(nn.Linear(3, 3)), (2, 3)),
     (nn.Sigmoid(), (2, 3)),
     (nn.Softmax(), (2, 3)),
     (nn.Dropout(0.5), (2, 3)),
@@ -166,6 +178,8 @@ def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
         (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),
         (lambda: nn.Linear(3, 0), "out_features is 0"),
         (lambda: nn.Linear(3, 2, activation="gelu"), "activation is 'gelu'"),
+        (lambda: nn.LeakyReLU(0.0), r"slope is 0.0, expected a number in \(0, 1\)"),
+        (lambda: nn.Residual(nn.Flatten(), activation="elu"), "activation is 'elu'"),
         (lambda: nn.Dropout(1.0), r"p is 1.0, expected a probability in \[0, 1\)"),
     ],
 )

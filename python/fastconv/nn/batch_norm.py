@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
+from .._geometry import check_layout
+from ..schedules import check
 from . import init
 from .layer import Array, Buffer, Layer, Parameter, check_activation, positive
 
@@ -35,6 +37,9 @@ class BatchNorm2d(Layer):
         layout: str = "NCHW",
         dtype: DTypeLike = "float32",
     ) -> None:
+        check("eps", eps, eps > 0, "a number > 0")
+        check("momentum", momentum, 0 <= momentum <= 1, "a number in [0, 1]")
+        check_layout(layout, 2)
         size, kind = positive("channels", channels), init.floating(dtype)
         self.weight = Parameter("weight", np.ones(size, kind))
         self.bias = Parameter("bias", np.zeros(size, kind))

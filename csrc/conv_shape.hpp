@@ -25,6 +25,7 @@ FASTCONV_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1
 // One spatial axis: output o and filter tap f meet at the input coordinate o*stride + f*dilation - pad_begin.
 struct Axis {
   int64_t in = 1, filter = 1, stride = 1, pad_begin = 0, pad_end = 0, dilation = 1, out = 1;
+  bool even = false;  // adaptive pooling: the windows share the input evenly, whatever filter, stride and padding say
 
   // The cells that a dilated window spans.
   FASTCONV_HD constexpr int64_t window() const { return (filter - 1) * dilation + 1; }
@@ -40,6 +41,26 @@ struct Axis {
     const int64_t limit = in + shift > 0 ? ceil_div(in + shift, stride) : 0;
     const int64_t end = limit < out ? limit : out;
     return {begin, end > begin ? end : begin};
+  }
+
+  // Pooling, without dilation: the real cells of output o's window, in order of o ...
+  FASTCONV_HD constexpr Range cells(int64_t o) const {
+    if (even) return {o * in / out, ceil_div((o + 1) * in, out)};
+    const int64_t first = o * stride - pad_begin;
+    const int64_t begin = first < 0 ? 0 : first < in ? first : in, end = first + filter < in ? first + filter : in;
+    return {begin, end > begin ? end : begin};
+  }
+  // ... those of the padded input, if `padded`: cells that only ceil mode adds are neither ...
+  FASTCONV_HD constexpr int64_t window_size(int64_t o, bool padded) const {
+    if (even || !padded) return cells(o).size();
+    const int64_t room = pad_begin + in + pad_end - o * stride;
+    return filter < room ? filter : room;
+  }
+  // ... and the outputs whose windows hold input i.
+  FASTCONV_HD constexpr Range windows_over(int64_t i) const {
+    if (even) return {i * out / in, ceil_div((i + 1) * out, in)};
+    const int64_t at = i + pad_begin, begin = at < filter ? 0 : (at - filter) / stride + 1, end = at / stride + 1;
+    return {begin < out ? begin : out, end < out ? end : out};
   }
 
   // Output o is input o: no stride, no padding, one tap.

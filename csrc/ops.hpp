@@ -65,6 +65,12 @@ struct ConvPlan {
   const char* reason;
 };
 
+// What an average divides the sum of a window by.
+struct Divisor {
+  int64_t fixed = 0;          // this, unless it is zero
+  bool count_padding = true;  // the window's cells in the padded input, or in the input alone; one if it has none
+};
+
 namespace FASTCONV_BACKEND {
 
 // std::invalid_argument if the algorithm is named and cannot serve the shape. The choice depends on the geometry alone.
@@ -92,6 +98,13 @@ void max_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tens
 // dx = 0, then dx[indices] += dy; throws std::invalid_argument, dx untouched, where an index is outside [-1, cells).
 template <class T>
 void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx);
+
+// y: the sum of each window, divided.
+template <class T>
+void avg_pool_fprop(const PoolShape& shape, Divisor divisor, Tensor<const T> x, Tensor<T> y);
+// dx: the gradient of sum(y * dy) by x.
+template <class T>
+void avg_pool_dgrad(const PoolShape& shape, Divisor divisor, Tensor<const T> dy, Tensor<T> dx);
 
 // Batch normalisation of x[N,C,D,H,W], each channel over all other axes; `shape` is that of x. The per-channel arrays
 // [C] are contiguous. mean, and the variance with M = N D H W values as its divisor, not M - 1.

@@ -193,22 +193,51 @@ POOL_CASES = (
 )
 
 
-def random_conv_cases(count: int, seed: int) -> tuple[ConvCase, ...]:
+POOL_LINE_CASES = (
+    PoolCase("line", (2, 3, 19), 3),
+    PoolCase("line_overlapping", (2, 5, 71), 4, 2, ((1, 2),)),
+    PoolCase("line_ceil", (2, 3, 20), (3,), (2,), (1,), 1, True),
+    PoolCase("line_strided", (3, 2, 100), 5, 7, 2),
+    PoolCase("line_same", (2, 37, 11), 4, 1, "same"),
+    PoolCase("line_no_images", (0, 3, 9), 2),
+)
+
+DEEP_PADS = (  # beyond half the window: averages alone
+    PoolCase("deep_pads", (2, 3, 5, 7), (2, 3), 1, ((3, 5), (4, 9))),
+    PoolCase("deep_pads_strided", (2, 17, 6, 9), 2, 2, ((5, 2), (2, 6))),
+    PoolCase("deep_pads_ceil", (2, 3, 4, 5), (3, 2), (3, 4), ((4, 0), (1, 7)), 1, True),
+)
+
+POOL_VOLUME_CASES = (
+    PoolCase("volume", (2, 3, 5, 7, 9), (2, 3, 4)),
+    PoolCase("volume_2x2x2", (2, 19, 4, 6, 10), 2),
+    PoolCase(
+        "volume_overlapping", (2, 3, 6, 7, 20), (3, 2, 3), (1, 2, 2), ((1, 0), (0, 1), (1, 1))
+    ),
+    PoolCase("volume_ceil", (1, 2, 5, 8, 7), (2, 3, 2), (2, 2, 3), (1, 1, 0), 1, True),
+    PoolCase("volume_same_lower", (2, 3, 5, 6, 7), (2, 4, 3), (1, 2, 3), "same_lower"),
+    PoolCase("volume_strided", (2, 3, 9, 8, 7), (2, 1, 3), (3, 4, 4)),
+    PoolCase("volume_no_channels", (2, 0, 4, 5, 6), (2, 3, 2)),
+)
+
+
+def random_conv_cases(count: int, seed: int, axes: int = 2) -> tuple[ConvCase, ...]:
     """Geometries drawn over every option at once; those without an output are drawn again."""
     rng = np.random.default_rng(seed)
 
     cases: list[ConvCase] = []
     while len(cases) < count:
         groups = int(rng.choice([1, 1, 2, 3]))
-        c, k = (groups * n for n in _pair(rng, 1, 6))
-        words: list[Padding] = ["valid", "same", "same_lower", (_pair(rng, 0, 3), _pair(rng, 0, 3))]
+        c, k = (groups * n for n in _ints(rng, 1, 6))
+        pads = tuple(_pair(rng, 0, 3) for _ in range(axes))
+        words: list[Padding] = ["valid", "same", "same_lower", pads]
         case = ConvCase(
             name=f"random{len(cases)}",
-            x=(int(rng.integers(1, 4)), c, *_pair(rng, 1, 14)),
-            w=(k, c // groups, *_pair(rng, 1, 5)),
-            stride=_pair(rng, 1, 4),
+            x=(int(rng.integers(1, 4)), c, *_ints(rng, 1, 14, axes)),
+            w=(k, c // groups, *_ints(rng, 1, 5, axes)),
+            stride=_ints(rng, 1, 4, axes),
             padding=words[rng.integers(len(words))],
-            dilation=_pair(rng, 1, 3),
+            dilation=_ints(rng, 1, 3, axes),
             groups=groups,
         )
         if min(case.y) > 0:
@@ -216,20 +245,22 @@ def random_conv_cases(count: int, seed: int) -> tuple[ConvCase, ...]:
     return tuple(cases)
 
 
-def random_pool_cases(count: int, seed: int) -> tuple[PoolCase, ...]:
+def random_pool_cases(
+    count: int, seed: int, axes: int = 2, *, dilated: bool = True
+) -> tuple[PoolCase, ...]:
     """Poolings drawn over every option at once; those without an output are drawn again."""
     rng = np.random.default_rng(seed)
 
     cases: list[PoolCase] = []
     while len(cases) < count:
-        window, dilation = _pair(rng, 1, 4), _pair(rng, 1, 3)
+        window, dilation = _ints(rng, 1, 4, axes), _ints(rng, 1, 3 if dilated else 1, axes)
         largest = [((k - 1) * d + 1) // 2 for k, d in zip(window, dilation, strict=True)]
         case = PoolCase(
             name=f"random{len(cases)}",
-            x=(*_pair(rng, 1, 4), *_pair(rng, 1, 14)),
+            x=(*_ints(rng, 1, 4), *_ints(rng, 1, 14, axes)),
             kernel_size=window,
-            stride=_pair(rng, 1, 4),
-            padding=(_pair(rng, 0, largest[0]), _pair(rng, 0, largest[1])),
+            stride=_ints(rng, 1, 4, axes),
+            padding=tuple(_pair(rng, 0, half) for half in largest),
             dilation=dilation,
             ceil_mode=bool(rng.integers(2)),
         )
@@ -238,6 +269,10 @@ def random_pool_cases(count: int, seed: int) -> tuple[PoolCase, ...]:
     return tuple(cases)
 
 
+def _ints(rng: np.random.Generator, low: int, high: int, count: int = 2) -> tuple[int, ...]:
+    return tuple(rng.integers(low, high + 1, count).tolist())
+
+
 def _pair(rng: np.random.Generator, low: int, high: int) -> tuple[int, int]:
-    first, second = rng.integers(low, high + 1, 2).tolist()
+    first, second = _ints(rng, low, high)
     return first, second

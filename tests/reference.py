@@ -191,6 +191,89 @@ def max_pool_grad(dy: npt.NDArray[Any], indices: Index, input_shape: Sequence[in
     return dx.reshape(input_shape)
 
 
+def avg_pool(
+    x: npt.NDArray[Any],
+    kernel_size: PerAxis,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """The sum of every window over its divisor."""
+    window = _per_axis(kernel_size, x.ndim - 2)
+    stride = window if stride is None else stride
+    axes = axes_of(x.shape[2:], window, stride, padding, 1, ceil_mode=ceil_mode)
+    padded = _zero_padded(x, axes)
+    y = np.zeros((*x.shape[:2], *(a.out for a in axes)))
+    for _, met in _taps(axes):
+        y += padded[met]
+    return y / _divisors(axes, count_include_pad, divisor_override)
+
+
+def avg_pool_grad(
+    dy: npt.NDArray[Any],
+    input_shape: Sequence[int],
+    kernel_size: PerAxis,
+    *,
+    stride: PerAxis | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """Each cell of a window takes dy over the window's divisor."""
+    window = _per_axis(kernel_size, dy.ndim - 2)
+    stride = window if stride is None else stride
+    axes = axes_of(input_shape[2:], window, stride, padding, 1, ceil_mode=ceil_mode)
+    share = dy / _divisors(axes, count_include_pad, divisor_override)
+    dx = np.zeros((*input_shape[:2], *(a.padded for a in axes)))
+    for _, met in _taps(axes):
+        dx[met] += share
+    return dx[_interior(axes)]
+
+
+def _divisors(axes: Sequence[Axis], count_padding: bool, override: int | None) -> Array:
+    """How many cells of each window count, at least one; or what replaces that."""
+    counted = np.zeros([a.padded for a in axes])
+    if count_padding:
+        counted[tuple(slice(a.before + a.size + a.after) for a in axes)] = 1
+    else:
+        counted[_interior(axes)] = 1
+    counts = np.zeros([a.out for a in axes])
+    for _, met in _taps(axes):
+        counts += counted[met]
+    return np.maximum(counts, 1) if override is None else np.full_like(counts, override)
+
+
+def adaptive_avg_pool(x: npt.NDArray[Any], output_size: PerAxis) -> Array:
+    """The mean of each of the windows that share the input evenly."""
+    outs = _per_axis(output_size, x.ndim - 2)
+    y = np.zeros((*x.shape[:2], *outs))
+    for at in np.ndindex(*outs):
+        window = x[(..., *_even_window(x.shape[2:], outs, at))]
+        y[(..., *at)] = window.sum(axis=tuple(range(2, x.ndim))) / prod(window.shape[2:])
+    return y
+
+
+def adaptive_avg_pool_grad(dy: npt.NDArray[Any], input_shape: Sequence[int]) -> Array:
+    """Each cell of a window takes dy over the window's number of cells."""
+    dx = np.zeros(input_shape)
+    for at in np.ndindex(*dy.shape[2:]):
+        window = dx[(..., *_even_window(input_shape[2:], dy.shape[2:], at))]
+        share = dy[(..., *at)] / prod(window.shape[2:])
+        window += share.reshape(*share.shape, *(1,) * len(at))
+    return dx
+
+
+def _even_window(sizes: Sequence[int], outs: Sequence[int], at: Sequence[int]) -> Spatial:
+    return tuple(
+        slice(o * size // out, -((o + 1) * size // -out))
+        for size, out, o in zip(sizes, outs, at, strict=True)
+    )
+
+
 def batch_norm(
     x: npt.NDArray[Any], weight: npt.NDArray[Any], bias: npt.NDArray[Any], eps: float
 ) -> Array:

@@ -169,10 +169,6 @@ PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& st
       "x has shape " + to_string(x) + " (" + layout_name + "), kernel_size is " + to_string(kernel_size);
   check_extents(x, "x", 48);
   check_entries(kernel_size, "kernel_size", spatial, 1);
-  double cells = 1;
-  for (const int64_t size : kernel_size) cells *= static_cast<double>(size);
-  if (cells > kMaxPoolCells)
-    throw py::value_error("kernel_size must have at most 2**24 cells, got " + to_string(kernel_size));
   check_entries(stride, "stride", spatial, 1);
   check_entries(dilation, "dilation", spatial, 1);
   shape.n = x[0];
@@ -185,14 +181,45 @@ PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& st
     a.dilation = dilation[i];
   }
   apply_padding(padding, spatial, shape.axis);
-  for (std::size_t i = 3 - spatial; i < 3; ++i) {
-    const Axis& a = shape.axis[i];
-    if (std::max(a.pad_begin, a.pad_end) * 2 <= a.window()) continue;
-    throw py::value_error("padding of a pool must be at most half its window, got " +
-                          std::to_string(std::max(a.pad_begin, a.pad_end)) + " for a " + kAxisName[i] + " of " +
-                          std::to_string(a.window()) + "; " + shapes);
-  }
   apply_output(shape.axis, ceil_mode ? Rounding::ceil : Rounding::floor, shapes);
+  y = layout.output(shape.n, shape.c, shape.axis);
+}
+
+void PoolGeometry::check_max_pool() const {
+  double cells = 1;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Axis& a = shape.axis[i];
+    const int64_t pad = std::max(a.pad_begin, a.pad_end);
+    cells *= static_cast<double>(a.filter);
+    if (pad * 2 <= a.window()) continue;
+    throw py::value_error("padding of a maximum must be at most half its window, got " + std::to_string(pad) +
+                          " for a " + kAxisName[i] + " of " + std::to_string(a.window()) + "; x has shape " +
+                          to_string(x));
+  }
+  if (cells > kMaxPoolCells)
+    throw py::value_error("kernel_size must have at most 2**24 cells, got " + std::to_string(shape.axis[0].filter) +
+                          " * " + std::to_string(shape.axis[1].filter) + " * " + std::to_string(shape.axis[2].filter));
+}
+
+PoolGeometry::PoolGeometry(Dims x_shape, const Dims& output_size, const std::string& layout_name)
+    : x(std::move(x_shape)) {
+  const std::size_t spatial = output_size.size();
+  const Layout layout(layout_name, x, spatial);
+  channels_last = layout.channels_last;
+  check_extents(x, "x", 48);
+  check_entries(output_size, "output_size", spatial, 1);
+  shape.n = x[0];
+  shape.c = layout.channels(x);
+  for (std::size_t i = 0; i < spatial; ++i) {
+    Axis& a = shape.axis[3 - spatial + i];
+    a.in = layout.extent(x, i);
+    a.out = output_size[i];
+    a.even = true;
+    if (a.in > 0 && static_cast<double>(a.in) * static_cast<double>(a.out) < 9e18) continue;
+    throw py::value_error(std::string("the ") + kAxisName[3 - spatial + i] + " of x must be at least 1" +
+                          (a.in > 0 ? " and, times that of the output, below 2**63" : "") + "; x has shape " +
+                          to_string(x) + " (" + layout_name + "), output_size is " + to_string(output_size));
+  }
   y = layout.output(shape.n, shape.c, shape.axis);
 }
 
@@ -208,6 +235,8 @@ void register_geometry(py::module_& m) {
       .def(py::init<Dims, const Dims&, const Dims&, const Padding&, const Dims&, bool, const std::string&>(),
            py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
            py::arg("ceil_mode"), py::arg("layout"))
+      .def(py::init<Dims, const Dims&, const std::string&>(), py::arg("x_shape"), py::arg("output_size"),
+           py::arg("layout"))
       .def_property_readonly("output_shape", [=](const PoolGeometry& g) { return tuple(g.y); });
 }
 

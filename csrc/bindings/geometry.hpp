@@ -30,6 +30,10 @@ struct PoolGeometry {
 
   PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& stride, const Padding& padding, const Dims& dilation,
                bool ceil_mode, const std::string& layout);
+  // Windows that share the input evenly.
+  PoolGeometry(Dims x_shape, const Dims& output_size, const std::string& layout);
+
+  void check_max_pool() const;  // what a maximum asks of its windows beyond that
 };
 
 void register_geometry(py::module_& m);

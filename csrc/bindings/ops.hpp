@@ -131,6 +131,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
 }
 
 inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, std::optional<py::array> indices) {
+  g.check_max_pool();
   visit_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_shape(x, "x", g.x, "the geometry's");
@@ -179,6 +180,38 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
     const auto dxt = writable<T>(dx, channels_last);
     const ReleasedGil release;
     backend::max_pool_dgrad<T>(shape, dyt, it, dxt);
+  });
+}
+
+inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, bool count_padding,
+                           int64_t divisor) {
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(x, "x", g.x, "the geometry's");
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    const py::array x_view = addressable<T>(x);
+    const auto xt = readable<T>(x_view, g.channels_last);
+    const auto yt = writable<T>(y, g.channels_last);
+    const ReleasedGil release;
+    backend::avg_pool_fprop<T>(g.shape, {divisor, count_padding}, xt, yt);
+  });
+}
+
+inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array& dx, bool count_padding,
+                           int64_t divisor) {
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(dy, "dy", g.y, "the shape of the pool's output for these arguments");
+    check_type<T>(dx, "out", "dy");
+    check_shape(dx, "out", g.x, "input_shape");
+    check_writable(dx, "out");
+    const py::array dy_view = addressable<T>(dy);
+    const auto dyt = readable<T>(dy_view, g.channels_last);
+    const auto dxt = writable<T>(dx, g.channels_last);
+    const ReleasedGil release;
+    backend::avg_pool_dgrad<T>(g.shape, {divisor, count_padding}, dyt, dxt);
   });
 }
 

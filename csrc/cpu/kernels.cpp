@@ -7,6 +7,7 @@
 #include "simd/depthwise.hpp"
 #include "simd/gemm.hpp"
 #include "simd/pool.hpp"
+#include "simd/sum.hpp"
 #include "simd/winograd.hpp"
 
 #define FASTCONV_STRING_(x) #x
@@ -39,6 +40,8 @@ constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};
 template <class T>
 constexpr PoolKernels<T> kPool{max_row<T>};
 template <class T>
+constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>};
+template <class T>
 constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
                                        winograd_input<T>, winograd_output<T>,  winograd_filter<T>};
 template <class T>
@@ -54,6 +57,8 @@ const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
                       kDepthwise<double>,
                       kPool<float>,
                       kPool<double>,
+                      kSum<float>,
+                      kSum<double>,
                       kWinograd<float>,
                       kWinograd<double>,
                       kBatchNorm<float>,

@@ -71,6 +71,20 @@ struct PoolKernels {
                   int64_t tap_count, int64_t step);
 };
 
+inline constexpr int64_t kMaxLanes = 16;  // of the widest vector
+
+template <class T>
+struct SumKernels {
+  // out[i] = (init[i] + the rows' weight * row[i * step]) / divisor for i < count; init may be null: zero, or out.
+  void (*rows)(T* out, int64_t count, const T* init, const T* const* rows, const T* weights, int64_t row_count,
+               int64_t step, T divisor);
+  // sums[i] = row[i * stride] + ... + row[i * stride + taps - 1] for i < count, stride 1 or 2. Both arrays are padded
+  // as if count were a multiple of kMaxLanes; the row by one element more.
+  void (*slide)(T* sums, int64_t count, const T* row, int64_t taps, int64_t stride);
+  // The sum of a contiguous run.
+  T (*run)(const T* src, int64_t count);
+};
+
 // Winograd's transforms; lanes are channels, so that no transform shuffles.
 template <class T>
 struct WinogradKernels {
@@ -119,6 +133,8 @@ struct Kernels {
   DepthwiseKernels<double> depthwise64;
   PoolKernels<float> pool32;
   PoolKernels<double> pool64;
+  SumKernels<float> sum32;
+  SumKernels<double> sum64;
   WinogradKernels<float> winograd32;
   WinogradKernels<double> winograd64;
   BatchNormKernels<float> batch_norm32;

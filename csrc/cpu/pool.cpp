@@ -9,7 +9,7 @@
 
 #include "isa.hpp"
 #include "patches.hpp"
-#include "thread_pool.hpp"
+#include "pool.hpp"
 #include "windows.hpp"
 #include "workspace.hpp"
 
@@ -97,13 +97,6 @@ struct MaxPool {
     }
   }
 };
-
-constexpr double kSerialCells = 3e4;  // a smaller call is over before another thread wakes
-
-int pool_threads(const PoolShape& s) {
-  const double cells = static_cast<double>(s.n) * static_cast<double>(s.c) * static_cast<double>(s.cells());
-  return cells < kSerialCells ? 1 : num_threads();
-}
 
 // dx = 0 for some channels of one image.
 template <class T>

@@ -1,7 +1,7 @@
 """Types of the compiled CPU kernels. Arrays are positional; outputs are written in place."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class ConvGeometry:
 
 @final
 class PoolGeometry:
+    @overload
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -42,6 +43,8 @@ class PoolGeometry:
         ceil_mode: bool,
         layout: str,
     ) -> None: ...
+    @overload
+    def __init__(self, x_shape: Sequence[int], output_size: Sequence[int], layout: str) -> None: ...
     @property
     def output_shape(self) -> tuple[int, ...]: ...
 
@@ -79,6 +82,12 @@ def max_pool_fprop(
     geometry: PoolGeometry, x: _Array, y: _Array, indices: _Indices | None, /
 ) -> None: ...
 def max_pool_dgrad(dy: _Array, indices: _Indices, dx: _Array, channels_last: bool, /) -> None: ...
+def avg_pool_fprop(
+    geometry: PoolGeometry, x: _Array, y: _Array, count_padding: bool, divisor: int, /
+) -> None: ...
+def avg_pool_dgrad(
+    geometry: PoolGeometry, dy: _Array, dx: _Array, count_padding: bool, divisor: int, /
+) -> None: ...
 def batch_moments(x: _Array, mean: _Array, variance: _Array, channels_last: bool, /) -> None: ...
 def batch_norm_fprop(
     x: _Array,

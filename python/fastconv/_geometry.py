@@ -23,7 +23,8 @@ def _is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool) and np.ndim(value) == 0
 
 
-def _int(value: Any, name: str) -> int:
+def integer(value: Any, name: str) -> int:
+    """The value as an int of fewer than 63 bits."""
     if not _is_int(value):
         raise TypeError(f"{name} must be an int or ints, got {value!r} ({type(value).__name__})")
     index = operator.index(value)
@@ -41,8 +42,8 @@ def _sequence(value: Any, name: str) -> tuple[Any, ...]:
 def per_axis(value: AxisArgument, name: str, axes: int) -> Ints:
     """One int per spatial axis from an int or as many ints."""
     if _is_int(value):
-        return (_int(value, name),) * axes
-    entries = tuple(_int(v, name) for v in _sequence(value, name))
+        return (integer(value, name),) * axes
+    entries = tuple(integer(v, name) for v in _sequence(value, name))
     if len(entries) != axes:
         raise ValueError(f"{name} must be an int or {axes} of them, one per axis, got {entries}")
     return entries
@@ -50,7 +51,7 @@ def per_axis(value: AxisArgument, name: str, axes: int) -> Ints:
 
 def shape_of(value: Any, name: str, axes: int) -> Ints:
     """A shape of two axes and the spatial ones, given as a tuple or list of ints."""
-    shape = tuple(_int(v, name) for v in _sequence(value, name))
+    shape = tuple(integer(v, name) for v in _sequence(value, name))
     if len(shape) != axes + 2:
         raise ValueError(f"{name} must have {axes + 2} entries, got {shape}")
     if min(shape) < 0:
@@ -63,12 +64,12 @@ def paddings(value: PaddingArgument, axes: int) -> str | tuple[tuple[int, int], 
     if isinstance(value, str):
         return value
     if _is_int(value):
-        p = _int(value, "padding")
+        p = integer(value, "padding")
         return ((p, p),) * axes
     entries = _sequence(value, "padding")
     nested = [hasattr(e, "__iter__") and not isinstance(e, str) for e in entries]
     if entries and all(nested):
-        pairs = tuple(tuple(_int(p, "padding") for p in e) for e in entries)
+        pairs = tuple(tuple(integer(p, "padding") for p in e) for e in entries)
         if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"padding must give a (before, after) pair per axis, got {value!r}")
         return tuple((before, after) for before, after in pairs)
@@ -78,7 +79,7 @@ def paddings(value: PaddingArgument, axes: int) -> str | tuple[tuple[int, int], 
         raise ValueError(
             f"padding has {len(entries)} entries for {axes} axes: {_hint(entries, axes)}"
         )
-    return tuple((p, p) for p in (_int(e, "padding") for e in entries))
+    return tuple((p, p) for p in (integer(e, "padding") for e in entries))
 
 
 def _hint(entries: tuple[Any, ...], axes: int) -> str:
@@ -139,7 +140,7 @@ def conv_geometry(
         per_axis(stride, "stride", axes),
         paddings(padding, axes),
         per_axis(dilation, "dilation", axes),
-        _int(groups, "groups"),
+        integer(groups, "groups"),
         layout,
     )
 
@@ -166,6 +167,20 @@ def pool_geometry(
         bool(ceil_mode),
         layout,
     )
+
+
+@lru_cache(_CACHED)
+def _adaptive(x: Ints, output_size: Ints, layout: str) -> tuple[_core.PoolGeometry, Ints]:
+    geometry = _core.PoolGeometry(x, output_size, layout)
+    return geometry, geometry.output_shape
+
+
+def adaptive_geometry(
+    axes: int, x: Ints, output_size: AxisArgument, layout: str
+) -> tuple[_core.PoolGeometry, Ints]:
+    """The geometry of windows that share shape x evenly, and the shape of the output."""
+    check_layout(layout, axes)
+    return _adaptive(x, per_axis(output_size, "output_size", axes), layout)
 
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}

@@ -33,6 +33,7 @@ ValueError name the argument, what came and what was expected; nothing has been 
 Results do not depend on the number of threads.
 """
 
+from .avg_pool import *
 from .batch_norm import batch_moments as batch_moments
 from .batch_norm import batch_norm as batch_norm
 from .batch_norm import batch_norm_grad as batch_norm_grad
@@ -48,6 +49,18 @@ from .plan import *
 # What fastconv itself offers.
 __all__: tuple[str, ...] = (
     "Plan",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool1d_grad",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_grad",
+    "adaptive_avg_pool3d",
+    "adaptive_avg_pool3d_grad",
+    "avg_pool1d",
+    "avg_pool1d_grad",
+    "avg_pool2d",
+    "avg_pool2d_grad",
+    "avg_pool3d",
+    "avg_pool3d_grad",
     "conv1d",
     "conv1d_grad",
     "conv1d_grad_bias",
@@ -64,10 +77,28 @@ __all__: tuple[str, ...] = (
     "conv3d_grad_input",
     "conv3d_grad_weight",
     "explain",
+    "global_avg_pool1d",
+    "global_avg_pool1d_grad",
+    "global_avg_pool2d",
+    "global_avg_pool2d_grad",
+    "global_avg_pool3d",
+    "global_avg_pool3d_grad",
+    "global_max_pool1d",
+    "global_max_pool1d_grad",
+    "global_max_pool2d",
+    "global_max_pool2d_grad",
+    "global_max_pool3d",
+    "global_max_pool3d_grad",
     "max_pool1d",
     "max_pool1d_grad",
     "max_pool2d",
     "max_pool2d_grad",
     "max_pool3d",
     "max_pool3d_grad",
+    "sum_pool1d",
+    "sum_pool1d_grad",
+    "sum_pool2d",
+    "sum_pool2d_grad",
+    "sum_pool3d",
+    "sum_pool3d_grad",
 )

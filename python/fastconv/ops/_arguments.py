@@ -25,9 +25,10 @@ def check_precision(precision: str) -> None:
         raise ValueError(f'precision must be "fp32", got {precision!r}')
 
 
-def channel_axis(dy: Array, layout: str, axes: int) -> int:
-    """The axis of dy's channels, once dy is known to have all axes of the layout."""
+def channel_axis(a: Array, layout: str, axes: int, name: str = "dy") -> int:
+    """The axis of a's channels, once it is known to have all axes of the layout."""
     channels_last = _geometry.check_layout(layout, axes)
-    if dy.ndim != axes + 2:
-        raise ValueError(f"dy must have {axes + 2} axes ({layout}), got shape {dy.shape}")
+    if a.ndim != axes + 2:
+        hint = ": add a batch axis with x[None]" if (name, a.ndim) == ("x", axes + 1) else ""
+        raise ValueError(f"{name} must have {axes + 2} axes ({layout}), got shape {a.shape}{hint}")
     return -1 if channels_last else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -69,5 +70,42 @@ def max_pool2d_grad(
     return dx
 
 
+def global_max_pool2d(
+    x: Array,
+    *,
+    layout: Layout = "NCHW",
+    return_indices: bool = False,
+    out: Array | None = None,
+    _axes: int = 2,
+) -> Array | tuple[Array, Array]:
+    """The maximum over the whole input: max_pool2d with one window over all of it.
+
+    x: (N, C, H, W), or (N, H, W, C). Returns y: (N, C, 1, 1), or (N, 1, 1, C); or (y, indices).
+    """
+    _, (x,) = resolve(x=x)
+    channels_last = channel_axis(x, layout, _axes, "x") == -1
+    window = x.shape[1:-1] if channels_last else x.shape[2:]
+    options: dict[str, Any] = {"layout": layout, "return_indices": return_indices}
+    return max_pool2d(x, window, **options, out=out, _axes=_axes)
+
+
+def global_max_pool2d_grad(
+    dy: Array,
+    indices: Array,
+    input_shape: Iterable[int],
+    *,
+    layout: Layout = "NCHW",
+    out: Array | None = None,
+    _axes: int = 2,
+) -> Array:
+    """The gradient of sum(global_max_pool2d(x) * dy) by x: dx, of shape input_shape, in layout.
+
+    indices are those of the forward call, as in max_pool2d_grad.
+    """
+    return max_pool2d_grad(dy, indices, input_shape, layout=layout, out=out, _axes=_axes)
+
+
 max_pool1d, max_pool3d = other_ranks(max_pool2d)
 max_pool1d_grad, max_pool3d_grad = other_ranks(max_pool2d_grad)
+global_max_pool1d, global_max_pool3d = other_ranks(global_max_pool2d)
+global_max_pool1d_grad, global_max_pool3d_grad = other_ranks(global_max_pool2d_grad)

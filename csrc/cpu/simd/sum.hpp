@@ -1,0 +1,96 @@
+// Sums over windows, for average and sum pooling.
+#pragma once
+
+#include "vector.hpp"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+// kBlock whole vectors of lanes at once: several cache lines of each row in a go.
+template <class T, int kBlock>
+void sum_vectors(T* out, const T* init, const T* const* rows, const T* weights, int64_t row_count, int64_t first,
+                 T divisor) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> sums[kBlock];
+#pragma GCC unroll 4
+  for (int i = 0; i < kBlock; ++i) sums[i] = init != nullptr ? load(init + first + i * kL) : Vector<T>{};
+  for (int64_t j = 0; j < row_count; ++j) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kBlock; ++i) sums[i] += weights[j] * load(rows[j] + first + i * kL);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kBlock; ++i) store<T>(out + first + i * kL, divisor != 1 ? sums[i] / divisor : sums[i]);
+}
+
+// `count` lanes of memory that is `step`-strided, fewer than a vector or not contiguous; the others are zero.
+template <class T>
+Vector<T> gather_lanes(const T* src, int count, int64_t step) {
+  Vector<T> v{};
+  if (step == 1) {
+    load_lanes<T>(v, src, 0, count);
+  } else {
+    for (int i = 0; i < count; ++i) v[i] = src[i * step];
+  }
+  return v;
+}
+
+template <class T>
+void sum_rows(T* out, int64_t count, const T* init, const T* const* rows, const T* weights, int64_t row_count,
+              int64_t step, T divisor) {
+  constexpr int kL = kLanes<T>, kBlock = 4;
+  int64_t first = 0;
+  if (step == 1) {
+    for (; first + kBlock * kL <= count; first += kBlock * kL)
+      sum_vectors<T, kBlock>(out, init, rows, weights, row_count, first, divisor);
+    for (; first + kL <= count; first += kL) sum_vectors<T, 1>(out, init, rows, weights, row_count, first, divisor);
+  }
+  for (; first < count; first += kL) {
+    const int lanes = clamp_lanes<T>(count - first);
+    Vector<T> sum = init != nullptr ? gather_lanes(init + first, lanes, 1) : Vector<T>{};
+    for (int64_t j = 0; j < row_count; ++j) sum += weights[j] * gather_lanes(rows[j] + first * step, lanes, step);
+    store_lanes<T>(out + first, divisor != 1 ? sum / divisor : sum, lanes);
+  }
+}
+
+template <class T>
+void slide(T* sums, int64_t count, const T* row, int64_t taps, int64_t stride) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t first = 0; first < count; first += kL) {
+    const T* src = row + first * stride;
+    Vector<T> sum{};
+    for (int64_t t = 0; t < taps; ++t) {
+      sum += stride == 1 ? load(src + t) : even_lanes<T>(load(src + t), load(src + t + kL));
+    }
+    store<T>(sums + first, sum);
+  }
+}
+
+template <class T>
+T sum_run(const T* src, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  T total = 0;
+  int64_t first = 0;
+  if (count >= kL) {
+    Vector<T> sums[2] = {};  // additions wait for each other otherwise
+    for (; first + 2 * kL <= count; first += 2 * kL) {
+      sums[0] += load(src + first);
+      sums[1] += load(src + first + kL);
+    }
+    if (first + kL <= count) {
+      sums[0] += load(src + first);
+      first += kL;
+    }
+    T lanes[kL];
+    store<T>(lanes, sums[0] + sums[1]);
+#pragma GCC unroll 4
+    for (int half = kL / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    }
+    total = lanes[0];
+  }
+  for (; first < count; ++first) total += src[first];
+  return total;
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FASTCONV_ISA

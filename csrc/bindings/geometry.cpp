@@ -235,9 +235,13 @@ void register_geometry(py::module_& m) {
       .def(py::init<Dims, const Dims&, const Dims&, const Padding&, const Dims&, bool, const std::string&>(),
            py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
            py::arg("ceil_mode"), py::arg("layout"))
-      .def(py::init<Dims, const Dims&, const std::string&>(), py::arg("x_shape"), py::arg("output_size"),
-           py::arg("layout"))
       .def_property_readonly("output_shape", [=](const PoolGeometry& g) { return tuple(g.y); });
+  m.def(
+      "adaptive_geometry",
+      [](const Dims& x_shape, const Dims& output_size, const std::string& layout) {
+        return PoolGeometry(x_shape, output_size, layout);
+      },
+      py::arg("x_shape"), py::arg("output_size"), py::arg("layout"));
 }
 
 }  // namespace fastconv::bindings

@@ -1,7 +1,7 @@
 """Types of the compiled CPU kernels. Arrays are positional; outputs are written in place."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, final, overload
+from typing import Any, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ class ConvGeometry:
 
 @final
 class PoolGeometry:
-    @overload
     def __init__(
         self,
         x_shape: Sequence[int],
@@ -43,11 +42,13 @@ class PoolGeometry:
         ceil_mode: bool,
         layout: str,
     ) -> None: ...
-    @overload
     def __init__(self, x_shape: Sequence[int], output_size: Sequence[int], layout: str) -> None: ...
     @property
     def output_shape(self) -> tuple[int, ...]: ...
 
+def adaptive_geometry(
+    x_shape: Sequence[int], output_size: Sequence[int], layout: str
+) -> PoolGeometry: ...
 def conv_fprop(
     geometry: ConvGeometry,
     x: _Array,

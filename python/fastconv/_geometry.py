@@ -171,7 +171,7 @@ def pool_geometry(
 
 @lru_cache(_CACHED)
 def _adaptive(x: Ints, output_size: Ints, layout: str) -> tuple[_core.PoolGeometry, Ints]:
-    geometry = _core.PoolGeometry(x, output_size, layout)
+    geometry = _core.adaptive_geometry(x, output_size, layout)
     return geometry, geometry.output_shape
 
 

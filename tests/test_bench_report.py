@@ -38,7 +38,7 @@ def _recorded() -> report.Report:
 
 
 def test_geometric_means_take_each_layer_once() -> None:
-    means = {(mean.kind, mean.peer): mean for mean in report.means(_recorded())}
+    means = {(m.kind, m.peer): m for m in report.means(_recorded()) if m.group == report.ALL}
     numpy, torch = means["forward", "numpy"], means["forward", "torch"]
     assert numpy.cases == 3
     assert numpy.geometric_mean == pytest.approx(16 ** (1 / 3))  # of 2, 8, 1
@@ -47,6 +47,32 @@ def test_geometric_means_take_each_layer_once() -> None:
     assert torch.geometric_mean == pytest.approx(2**0.5)  # of 4, 1/2
     assert means["forward", report.BEST].geometric_mean == pytest.approx(1.0)  # of 2, 1/2, 1
     assert means["max-pool forward", report.BEST].geometric_mean == pytest.approx(2.0)
+
+
+def test_groups_have_means_of_their_own() -> None:
+    wide = ConvProblem("net.w", "net", (1,), C=64, H=14, W=15, K=65, R=3, S=3, padding=1)
+    narrow = dataclasses.replace(wide, name="net.n", H=13)  # its outputs are 13 x 15
+    depthwise = dataclasses.replace(wide, name="net.d", K=64, groups=64)
+    recorded = dataclasses.replace(
+        _recorded(),
+        peers=["fastconv", "torch"],
+        rows=[
+            _row(wide, 1, fastconv=0.001, torch=0.002),
+            _row(narrow, 1, fastconv=0.001, torch=0.004),
+            _row(depthwise, 1, fastconv=0.001, torch=0.008),
+        ],
+    )
+    means = {mean.group: round(mean.geometric_mean, 6) for mean in report.means(recorded)}
+    assert means == {"all": 4, "3x3 s1, C, K >= 64, >= 14x14": 2, "depthwise": 8}
+
+
+def test_the_file_has_a_line_for_each_case() -> None:
+    recorded = _recorded()
+    lines = report.dumps(recorded).splitlines()
+    assert sum('"layer": ' in line for line in lines) == len(recorded.rows)
+    written = json.loads("\n".join(lines))
+    assert written["peak_gflops"] == 10.0
+    assert written["networks"][0]["ratio"] == 7.1429  # 50 / 7, five digits
 
 
 def test_network_totals_weigh_layers_by_count() -> None:
@@ -82,13 +108,13 @@ def test_json_has_everything() -> None:
         None,
         None,
     )
-    assert len(written["summary"]["geometric_means"]) == 6
-    assert written["summary"]["networks"][0]["ratio"] == pytest.approx(50 / 7)
+    assert len(written["geometric_means"]) == 12
+    assert written["networks"][0]["ratio"] == pytest.approx(50 / 7)
 
 
 def test_table_is_aligned_and_complete() -> None:
     recorded = _recorded()
-    lines = table.Table([row.case for row in recorded.rows], recorded.peers)
+    lines = table.Table([row.case.problem.name for row in recorded.rows], recorded.peers)
     heading = lines.heading()
     printed = [lines.line(row, recorded.peak) for row in recorded.rows]
     assert {len(line) for line in printed} == {len(heading)}
@@ -97,7 +123,7 @@ def test_table_is_aligned_and_complete() -> None:
     assert printed[2].split()[5] == "-"
     summary = table.summary(recorded)
     assert "marked ~" not in summary
-    assert "forward           numpy          3  2.52   1.00  other.c N=8" in summary
+    assert "forward           all     numpy          3  2.52   1.00  other.c N=8" in summary
     assert "net      1  forward       3  numpy         7.00     50.0   7.14" in summary
     assert table.header(recorded).splitlines()[1] == "versions:   fastconv 1, numpy 2"
 
@@ -105,7 +131,7 @@ def test_table_is_aligned_and_complete() -> None:
 def test_a_case_that_others_disturbed_is_marked() -> None:
     recorded = _recorded()
     recorded.rows[1] = dataclasses.replace(recorded.rows[1], cores_lost=0.4)
-    lines = table.Table([row.case for row in recorded.rows], recorded.peers)
+    lines = table.Table([row.case.problem.name for row in recorded.rows], recorded.peers)
     marked = [lines.line(row, recorded.peak).endswith(" ~") for row in recorded.rows]
     assert marked == [False, True, False, False]
     assert table.summary(recorded).splitlines()[-1].startswith("1 of 4 cases, marked ~, were timed")

@@ -27,6 +27,10 @@ class FakeWorker:
         self._log.append(f"prepare {self._name}")
         return 1e-7
 
+    def start_afresh(self, case: Case) -> tuple[float, float, float]:
+        self._log.append(f"start {self._name}")
+        return 1e-7, 0.5, 0.25
+
     def run(self, seconds: float) -> tuple[float, int]:
         self._log.append(self._name)
         turn = next(self._turns)
@@ -63,6 +67,32 @@ def test_a_peer_that_fails_is_left_out_of_the_case_only() -> None:
     assert row.timings["b"].seconds == 6.0
     assert row.failures == {"a": "it died"}
     assert list(table.failures(row)) == ["a: left out of a.conv N=3 forward: it died"]
+
+
+def test_a_start_is_a_new_process_every_time() -> None:
+    log: list[str] = []
+    workers = {
+        "a": FakeWorker("a", log, [3.0, 1.0, 2.0]),
+        "b": FakeWorker("b", log, [5.0, process.WorkerError("it died")]),
+    }
+    rows = rounds.measure_start(Case(CONV, 3, "forward"), workers, 3, 0.1)
+    assert " ".join(log) == "start a a start b b start a a start b b start a a"
+    assert [row.case.problem.name for row in rows] == [
+        "start.import",
+        "start.first call",
+        "start.further call",
+    ]
+    assert [row.timings["a"].seconds for row in rows] == [0.5, 0.25, 2.0]
+    assert rows[2].timings["a"] == rounds.Timing((3.0, 1.0, 2.0), 30, 1e-7)
+    assert all("b" not in row.timings and row.failures == {"b": "it died"} for row in rows)
+
+
+def test_libraries_are_not_held_to_a_lesser_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    variables = process.environment(3)
+    assert "OPENBLAS_CORETYPE" not in variables
+    assert variables["OPENBLAS_NUM_THREADS"] == "3"
+    assert environment.describe({}, 3, [])["variables"]["OPENBLAS_CORETYPE"] == "Haswell (removed)"
 
 
 SCRIPT = """

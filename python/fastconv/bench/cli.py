@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import math
 import os
 import sys
@@ -14,10 +13,11 @@ from typing import Any
 from .._extras import require
 from . import environment, process, table
 from .peers import names
-from .problems import PASSES, Case, select
+from .problems import Case
 from .process import WorkerError, WorkerProcess
-from .report import OURS, Report, to_json
-from .rounds import measure
+from .report import OURS, Report, dumps
+from .rounds import measure, measure_start
+from .suites import PASSES, SMALLEST, SUITES, select
 
 _EPILOG = """\
 Each library runs in a process of its own, all with the same number of threads; while one is
@@ -26,13 +26,14 @@ A B C, A B C, ..., and a time is the median over the rounds of the median call o
 count direct-convolution FLOPs, whatever the algorithm. x PEER is the peer's time over fastconv's.
 The error is max|result - exact| / max|exact| on up to 512 elements of the result, against float64
 sums (long double for float64); a result off by more than 1e-3 (1e-10) is not timed. NumPy's
-method is im2col and batched matmul, SciPy's is the FFT.
+method is im2col and batched matmul, SciPy's is the FFT. OPENBLAS_* variables are kept from the
+processes, so that OpenBLAS takes the kernels of this CPU.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``fastconv bench``."""
-    parser.description = "Time convolution layers of known networks against other libraries."
+    parser.description = "Time convolution and what belongs to it against other libraries."
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_selection(parser.add_argument_group("what to time"))
@@ -44,13 +45,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_selection(group: "argparse._ArgumentGroup") -> None:
     add = group.add_argument
+    add(
+        "suite",
+        nargs="*",
+        metavar="SUITE",
+        help="; ".join(f"{name}: {what}" for name, what in SUITES.items()) + " (conv)",
+    )
     add("--net", nargs="+", default=[], metavar="GLOB", help="networks: vgg16, 'mob*', ...")
     add("--problem", nargs="+", default=[], metavar="GLOB", help="layers: 'resnet50.conv3*', ...")
     add("--pass", dest="pass_", choices=[*PASSES, "all"], default="forward", help="(forward)")
     add("--layout", choices=["NCHW", "NHWC"], default="NCHW", help="axes of x and y (NCHW)")
     add("--dtype", choices=["float32", "float64"], default="float32", help="(float32)")
     add("--batch", nargs="+", type=_positive, default=[], metavar="N", help="instead of the list's")
-    add("--max-pool", action="store_true", help="max-pool layers too, with indices")
     add("--quick", action="store_true", help="a few layers of every kind, in under a minute")
 
 
@@ -61,7 +67,7 @@ def _add_method(group: "argparse._ArgumentGroup") -> None:
         nargs="*",
         metavar="PEER",
         help=f"of {', '.join(name for name in names() if name != OURS)}, or fastconv:ALGORITHM "
-        "(default: all that are installed)",
+        "or torch:channels_last (default: all that are installed)",
     )
     add(
         "--python-for",
@@ -82,17 +88,20 @@ def run(args: argparse.Namespace) -> int:
     Returns the exit status: 1 if fastconv failed on a case, 130 after Ctrl-C. Raises ValueError if
     no case matches or an option cannot be understood, and OSError if an output cannot be written.
     """
+    suites = args.suite or ["conv"]
+    if unknown := [suite for suite in suites if suite not in SUITES]:
+        raise ValueError(f"suite is {unknown[0]!r}, expected some of {', '.join(SUITES)}")
     cases = select(
+        suites,
         nets=args.net,
         names=args.problem,
         batches=args.batch,
         passes=PASSES if args.pass_ == "all" else (args.pass_,),
         layout=args.layout,
         dtype=args.dtype,
-        max_pool=args.max_pool,
         quick=args.quick,
     )
-    if not cases:
+    if not cases and "start" not in suites:
         raise ValueError("no layer matches --net and --problem: their names are in problems.json")
     _check_outputs(args)
     args.threads = args.threads or environment.cores()
@@ -102,7 +111,11 @@ def run(args: argparse.Namespace) -> int:
     workers: dict[str, WorkerProcess] = {}
     try:
         greetings = _start(args, workers, report)
-        _measure(args, cases, workers, greetings, report)
+        _describe(args, workers, greetings, report)
+        _measure(args, cases, workers, report)
+        if "start" in suites:
+            _measure_start(args, workers, report)
+        report.complete = True
     except KeyboardInterrupt:
         report.notes.append("interrupted: what follows was measured before")
         print(f"\n{report.notes[-1]}")
@@ -131,7 +144,10 @@ def _start(
 ) -> dict[str, Mapping[str, Any]]:
     """Start every worker that can be had, ours first; their greetings."""
     known, pythons = names(), _pythons(args.python_for)
-    wanted = args.peers if args.peers is not None else [name for name in known if name != OURS]
+    wanted = args.peers
+    if wanted is None:
+        wanted = [name for name in known if name != OURS]
+        wanted += ["torch:channels_last"] * (args.layout == "NCHW")
     greetings: dict[str, Mapping[str, Any]] = {}
     for label in dict.fromkeys([OURS, *wanted]):
         name, _, algorithm = label.partition(":")
@@ -152,22 +168,33 @@ def _start(
     return greetings
 
 
-def _measure(
+def _describe(
     args: argparse.Namespace,
-    cases: Sequence[Case],
     workers: Mapping[str, WorkerProcess],
     greetings: Mapping[str, Mapping[str, Any]],
     report: Report,
 ) -> None:
-    """Fill the report case by case, printing as it grows."""
+    """The head of the report: the machine, its limits, the libraries."""
     report.peers = list(workers)
     report.environment = environment.describe(greetings, args.threads, ["fastconv", *sys.argv[1:]])
     report.peak = float(workers[OURS].ask(do="peak", dtype=args.dtype)["gflops"])
+    report.bandwidth = float(workers[OURS].ask(do="bandwidth")["gbs"])
     print(table.header(report))
     for note in report.notes:
         print(note)
-    lines = table.Table(cases, report.peers)
-    print(f"\n{args.layout}, {args.dtype}\n{lines.heading()}", flush=True)
+    print(f"\n{args.layout}, {args.dtype}")
+
+
+def _measure(
+    args: argparse.Namespace,
+    cases: Sequence[Case],
+    workers: Mapping[str, WorkerProcess],
+    report: Report,
+) -> None:
+    """Fill the report case by case, printing as it grows."""
+    lines = table.Table([case.problem.name for case in cases], report.peers)
+    if cases:
+        print(lines.heading(), flush=True)
     for case in cases:
         neighbours = environment.Neighbours(worker.pid for worker in workers.values())
         row = measure(case, workers, args.rounds, args.min_time)
@@ -175,7 +202,18 @@ def _measure(
         row = replace(row, cores_lost=max(0.0, neighbours.cores() - spare))
         report.rows.append(row)
         print(lines.line(row, report.peak), *table.failures(row), sep="\n", flush=True)
-    report.complete = True
+
+
+def _measure_start(
+    args: argparse.Namespace, workers: Mapping[str, WorkerProcess], report: Report
+) -> None:
+    """What starting costs; this alone starts the workers again and again."""
+    case = Case(SMALLEST, 1, "forward", args.layout, args.dtype)
+    rows = measure_start(case, workers, args.rounds, args.min_time)
+    lines = table.Table([row.case.problem.name for row in rows], report.peers)
+    print(lines.heading(), *(lines.line(row, report.peak) for row in rows), sep="\n", flush=True)
+    print(*table.failures(rows[0]), sep="\n", flush=True)
+    report.rows += rows
 
 
 def _finish(args: argparse.Namespace, report: Report) -> None:
@@ -184,10 +222,10 @@ def _finish(args: argparse.Namespace, report: Report) -> None:
         print(f"\n{table.summary(report)}")
     if args.json is not None:
         partial = args.json.with_name(args.json.name + ".part")
-        partial.write_text(json.dumps(to_json(report), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(dumps(report), encoding="utf-8")
         os.replace(partial, args.json)
         print(f"wrote {args.json}")
-    if args.plot is not None and report.rows:
+    if args.plot is not None and any(row.case.kind in ("conv", "max_pool") for row in report.rows):
         from .plot import draw
 
         draw(report, args.plot)

@@ -28,7 +28,10 @@ def describe(
             for label, greeting in peers.items()
         },
         "variables": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(_PREFIXES)
+            # Those that the workers do not see (process.environment) are told apart.
+            name: value + (" (removed)" if name.startswith("OPENBLAS_") else "")
+            for name, value in sorted(os.environ.items())
+            if name.startswith(_PREFIXES)
         },
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": shlex.join(command),

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._extras import require
-from .problems import Case, ConvProblem, Problem
-from .report import OURS, Report, geometric_mean, is_ours, ratio, rival
+from .problems import ConvProblem, PoolProblem, Problem
+from .report import OURS, Report, geometric_mean, is_ours, kind, ratio, rival
 from .rounds import Row
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ STYLES = {
     "numpy": ("o", "#9e9e9e"),
     "scipy": ("^", "#9e9e9e"),
     "torch": ("s", "#e08214"),
+    "torch:channels_last": ("D", "#e08214"),
 }
 FURTHER_STYLES = (("D", "#8073ac"), ("v", "#35978f"), ("p", "#4393c3"))
 
@@ -32,10 +33,10 @@ Column = tuple[str, int]  # a pass, and the place of the batch size among the la
 
 
 def draw(report: Report, path: Path) -> None:
-    """Write the picture; the format is the suffix's. Needs matplotlib."""
+    """Write the picture of the layers; the format is the suffix's. Needs matplotlib."""
     figures = require("matplotlib.figure", "bench")
-    convs = [row for row in report.rows if isinstance(row.case.problem, ConvProblem)]
-    pools = [row for row in report.rows if not isinstance(row.case.problem, ConvProblem)]
+    convs = [row for row in report.rows if row.case.kind == "conv"]
+    pools = [row for row in report.rows if row.case.kind == "max_pool"]
     blocks = [rows for rows in (convs, pools) if rows]
     cells = [_by_column(rows) for rows in blocks]
     columns = sorted({column for block in cells for column in block})
@@ -203,16 +204,8 @@ def _speed(row: Row, peer: str) -> float | None:
     timing = row.timings.get(peer)
     if timing is None:
         return None
-    work = row.case.flops or _bytes(row.case)
+    work = row.case.flops or row.case.bytes
     return work / timing.seconds * 1e-9
-
-
-def _bytes(case: Case) -> int:
-    """x or dx, y or dy, and int64 indices."""
-    n, c, h, w = case.problem.input_shape(case.batch)
-    _, _, p, q = case.problem.output_shape(case.batch)
-    item = 4 if case.dtype == "float32" else 8
-    return n * c * (h * w * item + p * q * (item + 8))
 
 
 def _styles(report: Report) -> dict[str, tuple[str, str]]:
@@ -222,9 +215,8 @@ def _styles(report: Report) -> dict[str, tuple[str, str]]:
 
 def _panel_title(report: Report, cells: Sequence[Row]) -> str:
     case = cells[0].case
-    name = case.pass_ if isinstance(case.problem, ConvProblem) else f"max-pool {case.pass_}"
     batches = "/".join(str(batch) for batch in sorted({row.case.batch for row in cells}))
-    text = f"{name}, batch {batches}"
+    text = f"{kind(case)}, batch {batches}"
     rivals = [peer for peer in report.rivals() if not is_ours(peer)]
     ratios = [value for row in cells if rivals and (value := ratio(row, rivals[-1]))]
     return f"{text}: mean ratio {geometric_mean(ratios):.2f}" if ratios else text
@@ -240,6 +232,7 @@ def _label(problem: Problem) -> str:
     if isinstance(problem, ConvProblem):
         window, channels = f"{problem.R}x{problem.S}", f"{problem.C}→{problem.K}"
     else:
+        assert isinstance(problem, PoolProblem)
         window, channels = f"{problem.kernel}x{problem.kernel}", str(problem.C)
     stride = f"/{problem.stride}" if problem.stride > 1 else ""
     return f"{short}   {window}{stride}  {channels}  {problem.H}x{problem.W}"

@@ -1,32 +1,16 @@
-"""The layers that speed is judged on, as data, shared by the benchmark and the tests.
+"""What is measured: a layer, a matrix product, a training step; and one measurement of it.
 
-Letters: activations x[N, C, H, W], filters w[K, C/groups, R, S], outputs y[N, K, P, Q].
+Letters: activations x[N, C, H, W], filters w[K, C/groups, R, S], outputs y[N, K, P, Q]; matrices
+c[M, N] = a[M, K] b[K, N].
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from pathlib import Path
+from math import prod
 from typing import Any, Literal
 
-Pass = Literal["forward", "input", "weight"]
+Pass = Literal["forward", "input", "weight", "product", "step", "start"]
 Layout = Literal["NCHW", "NHWC"]
 DType = Literal["float32", "float64"]
-PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
-
-#: A few layers that between them need every kind of kernel: few channels, wide 3x3, late 3x3,
-#: large filter, pointwise, strided, depthwise; each with its batch size.
-QUICK = {
-    "mnist.conv2": 64,
-    "alexnet.conv1": 1,
-    "vgg16.conv3_2": 1,
-    "resnet50.conv2_1c": 8,
-    "resnet50.conv4_1b": 8,
-    "resnet50.conv5_2b": 8,
-    "mobilenetv2.b3_2_dw": 8,
-    "mnist.pool1": 64,
-}
 
 
 def _extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -79,10 +63,34 @@ class ConvProblem:
         taps = self.C // self.groups * self.R * self.S
         return 2 * batch * self.K * self.P * self.Q * taps
 
+    def bytes(self, batch: int, itemsize: int) -> int:
+        """Of x, w and y together: what any pass moves at least."""
+        shapes = self.input_shape(batch), self.weight_shape, self.output_shape(batch)
+        return sum(map(prod, shapes)) * itemsize
+
+
+class _Uncounted:
+    """What a problem is that belongs to no network's total; its net is the name up to the dot."""
+
+    name: str
+    count = 1
+
+    @property
+    def net(self) -> str:
+        return self.name.partition(".")[0]
+
+    def flops(self, batch: int) -> int:
+        """None worth counting."""
+        return 0
+
+    def bytes(self, batch: int, itemsize: int) -> int:
+        """None worth counting."""
+        return 0
+
 
 @dataclass(frozen=True)
-class PoolProblem:
-    """One max-pool layer with a square window."""
+class PoolProblem(_Uncounted):
+    """One max-pool layer with a square window; bound by memory, so its FLOPs are not counted."""
 
     name: str
     N: int
@@ -93,18 +101,6 @@ class PoolProblem:
     stride: int
     padding: int = 0
 
-    @property
-    def net(self) -> str:
-        return self.name.partition(".")[0]
-
-    @property
-    def batches(self) -> tuple[int, ...]:
-        return (self.N,)
-
-    @property
-    def count(self) -> int:
-        return 1
-
     def input_shape(self, batch: int) -> tuple[int, int, int, int]:
         """(N, C, H, W)"""
         return batch, self.C, self.H, self.W
@@ -114,12 +110,55 @@ class PoolProblem:
         p, q = (_extent(n, self.kernel, self.stride, self.padding, 1) for n in (self.H, self.W))
         return batch, self.C, p, q
 
+    def bytes(self, batch: int, itemsize: int) -> int:
+        """Of x or dx, y or dy, and int64 indices."""
+        return prod(self.input_shape(batch)) * itemsize + prod(self.output_shape(batch)) * (
+            itemsize + 8
+        )
+
+
+@dataclass(frozen=True)
+class GemmProblem(_Uncounted):
+    """One matrix product."""
+
+    name: str
+    M: int
+    N: int
+    K: int
+
     def flops(self, batch: int) -> int:
-        """None worth counting: pooling is bound by memory."""
-        return 0
+        """A multiply and an add for each term."""
+        return 2 * self.M * self.N * self.K
+
+    def bytes(self, batch: int, itemsize: int) -> int:
+        """Of a, b and c."""
+        return (self.M * self.K + self.K * self.N + self.M * self.N) * itemsize
 
 
-Problem = ConvProblem | PoolProblem
+@dataclass(frozen=True)
+class TrainProblem(_Uncounted):
+    """Steps of training the MNIST convnet. A call makes all of them; the time told is of one."""
+
+    name: str = "mnist.step"
+    steps: int = 200
+
+
+@dataclass(frozen=True)
+class StartProblem(_Uncounted):
+    """What a fresh process spends before its first result."""
+
+    name: str
+
+
+Problem = ConvProblem | PoolProblem | GemmProblem | TrainProblem | StartProblem
+
+_KINDS: dict[str, type[Problem]] = {
+    "conv": ConvProblem,
+    "max_pool": PoolProblem,
+    "matmul": GemmProblem,
+    "train": TrainProblem,
+    "start": StartProblem,
+}
 
 
 @dataclass(frozen=True)
@@ -133,61 +172,33 @@ class Case:
     dtype: DType = "float32"
 
     @property
+    def kind(self) -> str:
+        """What the problem is, by the name of the peers' method that serves it."""
+        return next(name for name, kind in _KINDS.items() if type(self.problem) is kind)
+
+    @property
     def flops(self) -> int:
         return self.problem.flops(self.batch)
 
+    @property
+    def bytes(self) -> int:
+        """Of all operands, each once: what the pass must move at least."""
+        return self.problem.bytes(self.batch, 4 if self.dtype == "float32" else 8)
+
+    @property
+    def steps(self) -> int:
+        """How many of the units that a time is quoted for one call makes."""
+        return self.problem.steps if isinstance(self.problem, TrainProblem) else 1
+
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain values, for the pipe to a worker."""
-        return asdict(self) | {"kind": "conv" if isinstance(self.problem, ConvProblem) else "pool"}
+        return asdict(self) | {"kind": self.kind}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Case":
         fields = dict(fields)
-        kind = ConvProblem if fields.pop("kind") == "conv" else PoolProblem
+        kind = _KINDS[fields.pop("kind")]
         problem = dict(fields.pop("problem"))
         if "batches" in problem:
             problem["batches"] = tuple(problem["batches"])
         return cls(kind(**problem), **fields)
-
-
-def load() -> tuple[tuple[ConvProblem, ...], tuple[PoolProblem, ...]]:
-    """The package's list: (convolution layers, max-pool layers)."""
-    lists = json.loads(Path(__file__).with_name("problems.json").read_text(encoding="utf-8"))
-    convs = (ConvProblem(**entry | {"batches": tuple(entry["batches"])}) for entry in lists["conv"])
-    return tuple(convs), tuple(PoolProblem(**entry) for entry in lists["max_pool"])
-
-
-def select(
-    *,
-    nets: Iterable[str] = (),
-    names: Iterable[str] = (),
-    batches: Sequence[int] = (),
-    passes: Sequence[Pass] = ("forward",),
-    layout: Layout = "NCHW",
-    dtype: DType = "float32",
-    max_pool: bool = False,
-    quick: bool = False,
-) -> list[Case]:
-    """Cases of the list whose network and name match a glob pattern (an empty list matches all).
-
-    ``batches`` replaces the batch sizes of the list. ``quick`` keeps the layers named in QUICK.
-    """
-    convs, pools = load()
-    nets, names = tuple(nets), tuple(names)
-
-    def wanted(problem: Problem) -> bool:
-        listed = not quick or problem.name in QUICK
-        return listed and _matches(problem.net, nets) and _matches(problem.name, names)
-
-    def cases(problem: Problem) -> Iterator[Case]:
-        for batch in batches or ((QUICK[problem.name],) if quick else problem.batches):
-            for pass_ in passes:
-                if pass_ != "weight" or isinstance(problem, ConvProblem):
-                    yield Case(problem, batch, pass_, layout, dtype)
-
-    chosen: tuple[Problem, ...] = (*convs, *pools) if max_pool else convs
-    return [case for problem in chosen if wanted(problem) for case in cases(problem)]
-
-
-def _matches(text: str, patterns: Sequence[str]) -> bool:
-    return not patterns or any(fnmatchcase(text, pattern) for pattern in patterns)

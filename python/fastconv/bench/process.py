@@ -45,11 +45,13 @@ class WorkerError(RuntimeError):
 
 
 class Peer(Protocol):
-    """What ``rounds.measure`` needs of a worker."""
+    """What ``rounds`` needs of a worker."""
 
     def prepare(self, case: Case) -> float: ...
 
     def run(self, seconds: float) -> tuple[float, int]: ...
+
+    def start_afresh(self, case: Case) -> tuple[float, float, float]: ...
 
 
 def command(peer: str, threads: int, algorithm: str, python: str = sys.executable) -> list[str]:
@@ -58,8 +60,13 @@ def command(peer: str, threads: int, algorithm: str, python: str = sys.executabl
 
 
 def environment(threads: int) -> dict[str, str]:
-    """This process's environment with every library held to ``threads`` threads."""
-    return dict(os.environ) | {name: str(threads) for name in _THREAD_VARIABLES}
+    """This process's environment with every library held to ``threads`` threads.
+
+    OPENBLAS_CORETYPE and the like, which hold OpenBLAS to a lesser CPU, are left out: every library
+    is to run at its best.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return kept | {name: str(threads) for name in _THREAD_VARIABLES}
 
 
 class WorkerProcess:
@@ -114,6 +121,13 @@ class WorkerProcess:
         if self._process is None:
             self.start()
         return float(self.ask(do="prepare", case=case.to_json())["error"])
+
+    def start_afresh(self, case: Case) -> tuple[float, float, float]:
+        """End the process and start another: (error, seconds to import, to the first result)."""
+        self.close()
+        greeting = self.start()
+        answer = self.ask(do="prepare", case=case.to_json())
+        return float(answer["error"]), float(greeting["import"]), float(answer["first"])
 
     def run(self, seconds: float) -> tuple[float, int]:
         """Time the prepared case for ``seconds``: (median seconds of a call, calls)."""

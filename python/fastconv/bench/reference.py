@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .peers import Array, ConvOperands, PoolOperands
+from .peers import Array, ConvOperands, GemmOperands, Operands, PoolOperands, TrainOperands
+from .peers.numpy_peer import Convnet
 from .problems import Case, ConvProblem, PoolProblem
 
 #: Elements compared, fewer where one element takes more than WORK / SAMPLES multiplications.
@@ -16,6 +17,19 @@ SAMPLES = 512
 WORK = 50_000_000
 
 _Index = tuple[int, int, int, int]
+
+
+def error(case: Case, operands: Operands, result: Any) -> float:
+    """Error of what a peer made of the operands."""
+    if isinstance(operands, ConvOperands):
+        assert isinstance(case.problem, ConvProblem)
+        return conv_error(case, case.problem, operands, result)
+    if isinstance(operands, PoolOperands):
+        assert isinstance(case.problem, PoolProblem)
+        return pool_error(case, case.problem, operands, result)
+    if isinstance(operands, GemmOperands):
+        return gemm_error(case, operands, result)
+    return train_error(case, operands, result)
 
 
 def conv_error(case: Case, p: ConvProblem, operands: ConvOperands, result: Array) -> float:
@@ -43,6 +57,22 @@ def pool_error(case: Case, p: PoolProblem, operands: PoolOperands, result: Any) 
         return float("inf")
     found = np.take_along_axis(operands.x.reshape(n, c, -1), chosen.reshape(n, c, -1), axis=2)
     return max(relative_error(y, values), relative_error(found.reshape(values.shape), values))
+
+
+def gemm_error(case: Case, operands: GemmOperands, result: Array) -> float:
+    """Error on SAMPLES random elements."""
+    rng = np.random.default_rng(1)
+    rows, columns = (rng.integers(0, extent, SAMPLES) for extent in result.shape)
+    wide = np.longdouble if case.dtype == "float64" else np.float64
+    exact = (operands.a[rows].astype(wide) * operands.b[:, columns].T).sum(axis=1)
+    return relative_error(result[rows, columns], exact)
+
+
+def train_error(case: Case, operands: TrainOperands, loss: float) -> float:
+    """Error of the mean loss, against the same steps by NumPy in float64."""
+    layers = tuple((w.astype(np.float64), b.astype(np.float64)) for w, b in operands.layers)
+    exact = Convnet(layers).epoch(operands.x.astype(np.float64), operands.labels, case.batch)
+    return relative_error(np.array(loss), np.array(exact))
 
 
 def relative_error(result: Array, exact: Array) -> float:

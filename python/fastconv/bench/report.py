@@ -3,27 +3,32 @@
 A ratio is a peer's time over fastconv's: above 1, fastconv is the faster.
 """
 
+import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .problems import Case, ConvProblem
 from .rounds import Row, Timing
 
-SCHEMA = 1
+SCHEMA = 2
 OURS = "fastconv"
 BEST = "best peer"
 
 
 @dataclass
 class Report:
-    """A run, complete or cut short. ``peak``: measured GFLOP/s, None if it could not be had."""
+    """A run, complete or cut short.
+
+    ``peak``, ``bandwidth``: the machine's GFLOP/s and GB/s as measured, None if not to be had.
+    """
 
     environment: Mapping[str, Any]
     settings: Mapping[str, Any]
     peers: Sequence[str]
     peak: float | None = None
+    bandwidth: float | None = None
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     complete: bool = False
@@ -36,9 +41,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Mean:
-    """One line of the summary: ratios to one peer over all cases of one kind and pass."""
+    """One line of the summary: ratios to one peer over a group of cases of one kind and pass."""
 
     kind: str
+    group: str
     peer: str
     cases: int
     geometric_mean: float
@@ -69,8 +75,31 @@ def is_ours(label: str) -> bool:
 
 
 def kind(case: Case) -> str:
-    """Cases that are averaged together: a pass of convolution, or of max-pool."""
-    return case.pass_ if isinstance(case.problem, ConvProblem) else f"max-pool {case.pass_}"
+    """Cases that are averaged together: a pass of convolution or max-pool, products, steps."""
+    return f"max-pool {case.pass_}" if case.kind == "max_pool" else case.pass_
+
+
+ALL = "all"
+#: Groups of convolution layers that have a mean of their own.
+GROUPS: Mapping[str, Callable[[ConvProblem], bool]] = {
+    ALL: lambda p: True,
+    "3x3 s1, C, K >= 64, >= 14x14": lambda p: (
+        (p.R, p.S, p.stride, p.dilation, p.groups) == (3, 3, 1, 1, 1)
+        and min(p.C, p.K) >= 64
+        and min(p.P, p.Q) >= 14
+    ),
+    "1x1": lambda p: p.R == p.S == 1,
+    "C <= 4": lambda p: p.C <= 4,
+    "depthwise": lambda p: p.groups == p.C > 1,
+}
+
+
+def groups(case: Case) -> list[str]:
+    """The groups that a case belongs to."""
+    problem = case.problem
+    if not isinstance(problem, ConvProblem):
+        return [ALL]
+    return [name for name, has in GROUPS.items() if has(problem)]
 
 
 def rival(row: Row, peer: str) -> Timing | None:
@@ -100,17 +129,20 @@ def geometric_mean(values: Iterable[float]) -> float:
 
 def means(report: Report) -> Iterator[Mean]:
     """Over layers and batch sizes, each layer once whatever its count."""
-    for group in dict.fromkeys(kind(row.case) for row in report.rows):
-        for peer in report.rivals():
-            ratios = {
-                f"{row.case.problem.name} N={row.case.batch}": value
-                for row in report.rows
-                if kind(row.case) == group and (value := ratio(row, peer)) is not None
-            }
-            if ratios:
-                least = min(ratios, key=ratios.__getitem__)
-                mean = geometric_mean(ratios.values())
-                yield Mean(group, peer, len(ratios), mean, ratios[least], least)
+    rows = [row for row in report.rows if row.case.kind != "start"]
+    for kind_ in dict.fromkeys(kind(row.case) for row in rows):
+        for group in GROUPS:
+            members = [r for r in rows if kind(r.case) == kind_ and group in groups(r.case)]
+            for peer in report.rivals():
+                ratios = {
+                    f"{row.case.problem.name} N={row.case.batch}": value
+                    for row in members
+                    if (value := ratio(row, peer)) is not None
+                }
+                if ratios:
+                    least = min(ratios, key=ratios.__getitem__)
+                    mean = geometric_mean(ratios.values())
+                    yield Mean(kind_, group, peer, len(ratios), mean, ratios[least], least)
 
 
 def network_totals(report: Report) -> Iterator[NetworkTotal]:
@@ -141,13 +173,33 @@ def to_json(report: Report) -> dict[str, Any]:
         "environment": dict(report.environment),
         "settings": dict(report.settings),
         "peak_gflops": report.peak,
+        "bandwidth_gbs": report.bandwidth,
         "results": [_row_json(row, report) for row in report.rows],
-        "summary": {
-            "geometric_means": [vars(mean) for mean in means(report)],
-            "networks": [vars(total) | {"ratio": total.ratio} for total in network_totals(report)],
-        },
+        "geometric_means": [asdict(mean) for mean in means(report)],
+        "networks": [asdict(total) | {"ratio": total.ratio} for total in network_totals(report)],
         "notes": report.notes,
     }
+
+
+def dumps(report: Report) -> str:
+    """The JSON text, a line for each case and mean, so that files can be read and compared."""
+    entries = []
+    for name, value in to_json(report).items():
+        if isinstance(value, list) and value:
+            lines = ",\n".join(f"  {json.dumps(_rounded(entry))}" for entry in value)
+            entries.append(f' "{name}": [\n{lines}\n ]')
+        else:
+            entries.append(f' "{name}": {json.dumps(_rounded(value))}')
+    return "{\n" + ",\n".join(entries) + "\n}\n"
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to five significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _row_json(row: Row, report: Report) -> dict[str, Any]:
@@ -158,11 +210,12 @@ def _row_json(row: Row, report: Report) -> dict[str, Any]:
         "net": case.problem.net,
         "count": case.problem.count,
         "batch": case.batch,
-        "kind": "conv" if case.flops else "max_pool",
+        "kind": case.kind,
         "pass": case.pass_,
         "layout": case.layout,
         "dtype": case.dtype,
         "flops": case.flops,
+        "bytes": case.bytes,
         "gflops": {label: gflops(row, label) for label in row.timings},
         "percent_of_peak": 100 * ours / report.peak if ours and report.peak else None,
         "ratio": {peer: ratio(row, peer) for peer in report.rivals()},

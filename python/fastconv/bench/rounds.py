@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .problems import Case
+from .problems import Case, StartProblem
 from .process import Peer, WorkerError
 
 
@@ -72,3 +72,38 @@ def measure(case: Case, workers: Mapping[str, Peer], rounds: int, seconds: float
         for label, measured in turns.items()
     }
     return Row(case, timings, failures)
+
+
+def measure_start(
+    case: Case, workers: Mapping[str, Peer], rounds: int, seconds: float
+) -> list[Row]:
+    """A process started afresh in every turn: its import, first and further calls of the case."""
+    turns: dict[str, list[tuple[float, float, float]]] = {}
+    errors: dict[str, float] = {}
+    calls = dict.fromkeys(workers, 0)
+    failures: dict[str, str] = {}
+    for label in [label for _ in range(rounds) for label in workers]:
+        if label in failures:
+            continue
+        try:
+            errors[label], imported, first = workers[label].start_afresh(case)
+            further, count = workers[label].run(seconds)
+        except WorkerError as error:
+            failures[label] = str(error)
+            continue
+        turns.setdefault(label, []).append((imported, first, further))
+        calls[label] += count
+    rows = []
+    for i, name in enumerate(("import", "first call", "further call")):
+        timings = {
+            label: Timing(
+                rounds=tuple(turn[i] for turn in measured),
+                calls=calls[label] if i == 2 else len(measured),
+                error=errors[label],
+            )
+            for label, measured in turns.items()
+            if label not in failures
+        }
+        start = Case(StartProblem(f"start.{name}"), case.batch, "start", case.layout, case.dtype)
+        rows.append(Row(start, timings, failures))
+    return rows

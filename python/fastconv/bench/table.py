@@ -3,24 +3,26 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .problems import Case
 from .report import BEST, OURS, Report, gflops, means, network_totals, ratio
 from .rounds import Row
 
 _MISSING = "-"
 
+#: Images of MNIST's training set.
+EPOCH = 60_000
+
 
 class Table:
-    """Columns wide enough for the cases and peers to come, so that lines can be printed one by one.
+    """Columns wide enough for the names and peers to come, so that lines can be printed one by one.
 
     Times are in ms; % is of the measured peak; x is a peer's time over fastconv's; the error is
     fastconv's. A line that ends in ~ was measured while other processes took cores.
     """
 
-    def __init__(self, cases: Sequence[Case], peers: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], peers: Sequence[str]) -> None:
         self._peers = list(peers)
         self._rivals = [peer for peer in peers if peer != OURS]
-        self._name = max([len("layer"), *(len(case.problem.name) for case in cases)])
+        self._name = max(map(len, ["layer", *names]))
 
     def heading(self) -> str:
         titles = [f"{peer} ms" for peer in self._peers]
@@ -50,6 +52,8 @@ def header(report: Report) -> str:
     lines = [f"{name + ':':<11} {_plain(value)}" for name, value in report.environment.items()]
     if report.peak:
         lines.append(f"{'peak:':<11} {report.peak:.0f} GFLOP/s, multiply-adds in registers")
+    if report.bandwidth:
+        lines.append(f"{'memory:':<11} {report.bandwidth:.0f} GB/s, large copies, read and written")
     return "\n".join(lines)
 
 
@@ -65,6 +69,7 @@ def summary(report: Report) -> str:
     mean_rows = [
         (
             m.kind,
+            m.group,
             m.peer,
             str(m.cases),
             _fixed(m.geometric_mean, 2),
@@ -89,19 +94,28 @@ def summary(report: Report) -> str:
     ]
     parts = []
     if mean_rows:
-        titles = ["pass", "peer", "cases", "mean", "least", "at"]
+        titles = ["pass", "layers", "peer", "cases", "mean", "least", "at"]
         parts += ["ratio to each peer: geometric mean over layers and batch sizes, each once"]
-        parts += [*_aligned(titles, mean_rows, "<<>>><"), ""]
+        parts += [*_aligned(titles, mean_rows, "<<<>>><"), ""]
     if total_rows:
         titles = ["network", "N", "pass", "layers", "peer", "fastconv ms", "peer ms", "ratio"]
         parts += ["networks: times summed over their layers, each as often as the network has it"]
         parts += [*_aligned(titles, total_rows, "<><><>>>"), ""]
+    for row in report.rows:
+        if row.case.kind == "train":
+            parts += [f"an epoch of {EPOCH:,} images: {_epochs(row)}", ""]
     if disturbed := sum(row.disturbed for row in report.rows):
         parts.append(
             f"{disturbed} of {len(report.rows)} cases, marked ~, were timed while other work took "
             "cores: their times are doubtful, repeat them on a quiet machine"
         )
     return "\n".join(parts).rstrip()
+
+
+def _epochs(row: Row) -> str:
+    scale = EPOCH / row.case.batch
+    pairs = ((label, timing.seconds * scale) for label, timing in row.timings.items())
+    return ", ".join(f"{label} {seconds:.2f} s" for label, seconds in pairs)
 
 
 def _aligned(titles: Sequence[str], rows: Iterable[Sequence[str]], sides: str) -> list[str]:

@@ -5,6 +5,7 @@ its own process, after the thread variables are set.
 """
 
 import importlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..problems import Case, ConvProblem, DType, PoolProblem
+from ..problems import Case, ConvProblem, DType, GemmProblem, PoolProblem, TrainProblem
 
 Array = NDArray[Any]
 Call = Callable[[], Any]
@@ -37,22 +38,49 @@ class PoolOperands(NamedTuple):
     dy: Array
 
 
-class Runner(Protocol):
-    """What a peer file provides.
+class GemmOperands(NamedTuple):
+    """a (M, K), b (K, N), C-contiguous."""
 
-    ``conv`` and ``max_pool`` bring the operands into the case's layout once and return the call
-    to time, written as the library's users write it. ``to_numpy`` turns what that call returned
-    into an NCHW array, or into (values, indices) for max-pool forward.
+    a: Array
+    b: Array
+
+
+class TrainOperands(NamedTuple):
+    """Samples for all steps, and the network to start from.
+
+    x (steps N, 1, 28, 28), labels (steps N,) int64; three convolutions' and two dense layers'
+    weights, (K, C, 3, 3) and (out, in), each with its bias.
+    """
+
+    x: Array
+    labels: NDArray[np.int64]
+    layers: tuple[tuple[Array, Array], ...]
+
+
+Operands = ConvOperands | PoolOperands | GemmOperands | TrainOperands
+
+#: RMSprop of the training step: learning rate, decay of the squared gradients, epsilon.
+RATE, DECAY, EPSILON = 1e-3, 0.9, 1e-8
+
+
+class Runner(Protocol):
+    """What a peer file provides, with methods for the kinds of case that it serves.
+
+        conv(case, problem: ConvProblem, operands: ConvOperands) -> Call
+        max_pool(case, problem: PoolProblem, operands: PoolOperands) -> Call
+        matmul(case, problem: GemmProblem, operands: GemmOperands) -> Call
+        train(case, problem: TrainProblem, operands: TrainOperands) -> Call
+
+    Each brings the operands into the case's layout once and returns the call to time, written as
+    the library's users write it; ``train``'s goes once over all samples, ``case.batch`` at a time,
+    and returns the mean loss. ``to_numpy`` turns what a call returned into a NumPy array (NCHW),
+    or into (values, indices) for max-pool forward.
     """
 
     version: str
     details: dict[str, str]
 
     def __init__(self, threads: int, algorithm: str) -> None: ...
-
-    def conv(self, case: Case, problem: ConvProblem, operands: ConvOperands) -> Call: ...
-
-    def max_pool(self, case: Case, problem: PoolProblem, operands: PoolOperands) -> Call: ...
 
     def to_numpy(self, case: Case, result: Any) -> Any: ...
 
@@ -70,8 +98,29 @@ def create(name: str, threads: int, algorithm: str) -> Runner:
     return runner
 
 
-def conv_operands(case: Case, problem: ConvProblem) -> ConvOperands:
+def bind(runner: Runner, case: Case, operands: Operands) -> Call:
+    """The call to time; Unsupported where the peer does not serve this kind of case."""
+    method = getattr(runner, case.kind, None)
+    if method is None:
+        raise Unsupported(f"this peer has no {case.kind}")
+    call: Call = method(case, case.problem, operands)
+    return call
+
+
+def make_operands(case: Case) -> Operands:
     """Normally distributed operands, the same in every worker and every run."""
+    problem = case.problem
+    if isinstance(problem, ConvProblem):
+        return conv_operands(case, problem)
+    if isinstance(problem, PoolProblem):
+        return pool_operands(case, problem)
+    if isinstance(problem, GemmProblem):
+        return gemm_operands(case, problem)
+    assert isinstance(problem, TrainProblem)
+    return train_operands(case, problem)
+
+
+def conv_operands(case: Case, problem: ConvProblem) -> ConvOperands:
     rng = np.random.default_rng(0)
     shapes = (
         problem.input_shape(case.batch),
@@ -82,10 +131,30 @@ def conv_operands(case: Case, problem: ConvProblem) -> ConvOperands:
 
 
 def pool_operands(case: Case, problem: PoolProblem) -> PoolOperands:
-    """Normally distributed operands, the same in every worker and every run."""
     rng = np.random.default_rng(0)
     shapes = problem.input_shape(case.batch), problem.output_shape(case.batch)
     return PoolOperands(*(_normal(rng, shape, case.dtype) for shape in shapes))
+
+
+def gemm_operands(case: Case, problem: GemmProblem) -> GemmOperands:
+    rng = np.random.default_rng(0)
+    shapes = (problem.M, problem.K), (problem.K, problem.N)
+    return GemmOperands(*(_normal(rng, shape, case.dtype) for shape in shapes))
+
+
+def train_operands(case: Case, problem: TrainProblem) -> TrainOperands:
+    """Noise with random labels, and weights of He's variance 2 / fan-in (arXiv 1502.01852)."""
+    rng = np.random.default_rng(0)
+    samples = problem.steps * case.batch
+    x = _normal(rng, (samples, 1, 28, 28), case.dtype)
+    labels = rng.integers(0, 10, samples)
+    shapes = (32, 1, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3), (64, 64 * 3 * 3), (10, 64)
+    layers = []
+    for shape in shapes:
+        w = _normal(rng, shape, case.dtype)
+        w *= (2 / (w.size // w.shape[0])) ** 0.5
+        layers.append((w, np.zeros(shape[0], w.dtype)))
+    return TrainOperands(x, labels, tuple(layers))
 
 
 def to_layout(case: Case, array: Array) -> Array:
@@ -105,6 +174,7 @@ def to_nchw(case: Case, result: Any) -> Any:
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: DType) -> Array:
-    if dtype == "float32":
-        return rng.standard_normal(shape, dtype=np.float32)
-    return rng.standard_normal(shape)
+    """Large arrays repeat a million numbers: drawing all would take longer than the timing."""
+    drawn = min(math.prod(shape), 1_000_003)
+    numbers = rng.standard_normal(drawn, np.float32 if dtype == "float32" else np.float64)
+    return np.resize(numbers, shape)

@@ -4,9 +4,21 @@ from typing import Any
 
 import fastconv
 import fastconv._core as _core
+from fastconv import models, nn, ops, optim
 
-from ..problems import Case, ConvProblem, DType, PoolProblem
-from . import Call, ConvOperands, PoolOperands, to_layout, to_nchw
+from ..problems import Case, ConvProblem, DType, GemmProblem, PoolProblem, TrainProblem
+from . import (
+    DECAY,
+    EPSILON,
+    RATE,
+    Call,
+    ConvOperands,
+    GemmOperands,
+    PoolOperands,
+    TrainOperands,
+    to_layout,
+    to_nchw,
+)
 
 
 class Runner:
@@ -53,6 +65,31 @@ class Runner:
             return forward
         _, indices = forward()
         return lambda: fastconv.max_pool2d_grad(dy, indices, x.shape, layout=layout)
+
+    def matmul(self, case: Case, problem: GemmProblem, operands: GemmOperands) -> Call:
+        return lambda: ops.matmul(*operands)
+
+    def train(self, case: Case, problem: TrainProblem, operands: TrainOperands) -> Call:
+        model = models.mnist_convnet()
+        arrays = [array for layer in operands.layers for array in layer]
+        for parameter, array in zip(model.parameters(), arrays, strict=True):
+            parameter.data[...] = array
+        optimizer = optim.RMSprop(RATE, alpha=DECAY, eps=EPSILON)
+        loss = nn.SoftmaxCrossEntropy()
+
+        def epoch() -> float:
+            history = model.fit(
+                operands.x,
+                operands.labels,
+                epochs=1,
+                batch_size=case.batch,
+                optimizer=optimizer,
+                loss=loss,
+                shuffle=False,
+            )
+            return history["loss"][-1]
+
+        return epoch
 
     def to_numpy(self, case: Case, result: Any) -> Any:
         return to_nchw(case, result)

@@ -9,8 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from ..problems import Case, ConvProblem, PoolProblem
-from . import Array, Call, ConvOperands, PoolOperands, to_layout, to_nchw
+from ..problems import Case, ConvProblem, GemmProblem, PoolProblem, TrainProblem
+from . import (
+    DECAY,
+    EPSILON,
+    RATE,
+    Array,
+    Call,
+    ConvOperands,
+    GemmOperands,
+    PoolOperands,
+    TrainOperands,
+    to_layout,
+    to_nchw,
+)
 
 
 class Runner:
@@ -43,6 +55,13 @@ class Runner:
             return lambda: max_pool(x, problem, case.layout)
         _, indices = max_pool(x, problem, case.layout)
         return lambda: max_pool_grad(dy, indices, x.shape, problem, case.layout)
+
+    def matmul(self, case: Case, problem: GemmProblem, operands: GemmOperands) -> Call:
+        return lambda: np.matmul(*operands)
+
+    def train(self, case: Case, problem: TrainProblem, operands: TrainOperands) -> Call:
+        network = Convnet(operands.layers)
+        return lambda: network.epoch(operands.x, operands.labels, case.batch)
 
     def to_numpy(self, case: Case, result: Any) -> Any:
         return to_nchw(case, result)
@@ -188,3 +207,74 @@ def max_pool_grad(
     else:
         np.add.at(dx.reshape(-1), flat.reshape(-1), dy.reshape(-1))
     return dx
+
+
+_CONVS = (
+    ConvProblem("1", "mnist", (), C=1, H=28, W=28, K=32, R=3, S=3),
+    ConvProblem("2", "mnist", (), C=32, H=13, W=13, K=64, R=3, S=3),
+    ConvProblem("3", "mnist", (), C=64, H=5, W=5, K=64, R=3, S=3),
+)
+_POOLS = tuple(PoolProblem(p.name, 0, p.K, p.P, p.Q, kernel=2, stride=2) for p in _CONVS[:2])
+
+
+class Convnet:
+    """The MNIST convnet: (convolution, ReLU, max-pool) twice, convolution, ReLU, two dense layers.
+
+    Trained by RMSprop on softmax cross-entropy, in the dtype of its weights.
+    """
+
+    def __init__(self, layers: tuple[tuple[Array, Array], ...]) -> None:
+        self._layers = [(w.copy(), b.copy()) for w, b in layers]
+        self._squares = [(np.zeros_like(w), np.zeros_like(b)) for w, b in layers]
+
+    def epoch(self, x: Array, labels: Array, batch: int) -> float:
+        """Train on all samples once, in order; the mean loss."""
+        firsts = range(0, len(x), batch)
+        losses = (self._step(x[i : i + batch], labels[i : i + batch]) for i in firsts)
+        return sum(losses) / len(firsts)
+
+    def _step(self, x: Array, labels: Array) -> float:
+        seen, pooled = [], []  # inputs of the layers, (maps, indices) before pooling
+        for i, p in enumerate(_CONVS):
+            seen.append(x)
+            w, b = self._layers[i]
+            x = np.maximum(forward_nchw(x, w, p) + b[:, None, None], 0)
+            if i < len(_POOLS):
+                y, (x, indices) = x, max_pool(x, _POOLS[i], "NCHW")
+                pooled.append((y, indices))
+        shape = x.shape
+        flat = x.reshape(len(x), -1)
+        (w4, b4), (w5, b5) = self._layers[3:]
+        hidden = np.maximum(flat @ w4.T + b4, 0)
+        loss, dlogits = _cross_entropy(hidden @ w5.T + b5, labels)
+
+        dhidden = (dlogits @ w5) * (hidden > 0)
+        gradients = [(dlogits.T @ hidden, dlogits.sum(0)), (dhidden.T @ flat, dhidden.sum(0))]
+        dy = (dhidden @ w4).reshape(shape) * (x > 0)
+        for i, p in reversed(list(enumerate(_CONVS))):
+            if i < len(_POOLS):
+                y, indices = pooled[i]
+                dy = max_pool_grad(dy, indices, y.shape, _POOLS[i], "NCHW") * (y > 0)
+            gradients.append((grad_weight_nchw(dy, seen[i], p), dy.sum((0, 2, 3))))
+            if i > 0:
+                dy = grad_input_nchw(dy, self._layers[i][0], p)
+        self._update(gradients[::-1])
+        return loss
+
+    def _update(self, gradients: list[tuple[Array, Array]]) -> None:
+        for layer, squares, gradient in zip(self._layers, self._squares, gradients, strict=True):
+            for data, square, g in zip(layer, squares, gradient, strict=True):
+                square *= DECAY
+                square += (1 - DECAY) * g * g
+                data -= RATE * g / (np.sqrt(square) + EPSILON)
+
+
+def _cross_entropy(logits: Array, labels: Array) -> tuple[float, Array]:
+    """(mean loss, its gradient by the logits)"""
+    rows = np.arange(len(labels))
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    softmax = np.exp(shifted)
+    softmax /= softmax.sum(axis=1, keepdims=True)
+    loss = -float(np.log(softmax[rows, labels]).mean())
+    softmax[rows, labels] -= 1
+    return loss, softmax / len(labels)

@@ -15,8 +15,8 @@ import numpy as np
 import scipy
 import scipy.fft
 
-from ..problems import Case, ConvProblem, PoolProblem
-from . import Array, Call, ConvOperands, PoolOperands, Unsupported, to_layout, to_nchw
+from ..problems import Case, ConvProblem
+from . import Array, Call, ConvOperands, Unsupported, to_layout, to_nchw
 
 #: Cases whose spectra are larger than this are left out.
 MEMORY_LIMIT = 2 * 2**30
@@ -42,9 +42,6 @@ class Runner:
             "weight": lambda: layer.grad_weight(dy, x),
         }
         return calls[case.pass_]
-
-    def max_pool(self, case: Case, problem: PoolProblem, operands: PoolOperands) -> Call:
-        raise Unsupported("SciPy has no max-pool with indices")
 
     def to_numpy(self, case: Case, result: Any) -> Any:
         return to_nchw(case, result)

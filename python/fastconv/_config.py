@@ -6,10 +6,10 @@ from . import _core
 
 
 def config() -> dict[str, str]:
-    """Version, instruction set, BLAS, threads and GPU support, each in words."""
+    """Version, compiler, instruction set, BLAS, threads and GPU support, each in words."""
     offered = ", ".join(_core.available_isas())
     return {
-        "fastconv": _core.__version__,
+        "fastconv": f"{_core.__version__}, built by {_core.COMPILER}",
         "ISA in use": f"{_core.isa()} (this CPU and build offer: {offered})",
         "BLAS": _core.blas_version(),
         "threads": str(_core.num_threads()),
@@ -18,6 +18,6 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print version, instruction set in use and available, BLAS, threads and GPU support."""
+    """Print version, compiler, instruction set in use and available, BLAS, threads and GPU support."""
     for name, value in config().items():
         print(f"{name + ':':<12} {value}")

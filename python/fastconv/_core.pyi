@@ -12,6 +12,7 @@ _Padding: TypeAlias = str | Sequence[tuple[int, int]]
 
 __version__: str
 MAX_THREADS: int
+COMPILER: str
 
 @final
 class ConvGeometry:

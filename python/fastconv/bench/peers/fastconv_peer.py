@@ -25,7 +25,11 @@ class Runner:
     def __init__(self, threads: int, algorithm: str) -> None:
         fastconv.set_num_threads(threads)
         self.version = fastconv.__version__
-        self.details = {"isa": _core.isa(), "blas": _core.blas_version()}
+        self.details = {
+            "isa": _core.isa(),
+            "blas": _core.blas_version(),
+            "compiler": _core.COMPILER,
+        }
         self._threads = threads
         self._algorithm = algorithm
 

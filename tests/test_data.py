@@ -7,12 +7,9 @@ import hashlib
 import importlib.util
 import os
 import struct
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,8 @@ from numpy.typing import NDArray
 
 from fastconv import data
 from fastconv._extras import require
-from fastconv.data import datasets
+from fastconv.data import datasets, sources
+from webserver import Handler, serving
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
@@ -43,33 +41,11 @@ def originals(tmp_path: Path, rng: np.random.Generator) -> tuple[datasets.Datase
     return datasets.Dataset("small", (first, second, third, fourth), ()), folder
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder, remembers what was asked for, and cuts short the files it is told to."""
-
-    asked: list[str]
-    cut: set[str]
-
-    def do_GET(self) -> None:
-        name = self.path.rpartition("/")[2]
-        self.asked.append(self.path)
-        if name not in self.cut or "gone" in self.path:
-            super().do_GET()
-            return
-        content = Path(self.translate_path(self.path)).read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[:-9])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty user cache, and no FASTCONV_DATA."""
     monkeypatch.delenv("FASTCONV_DATA", raising=False)
-    monkeypatch.setattr(datasets, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "small"
 
 
@@ -80,14 +56,8 @@ def server(
     """The data set with two mirrors on this machine, the first of which has no file."""
     monkeypatch.setenv("NO_PROXY", "*")
     dataset, folder = originals
-    handler = type("FreshHandler", (Handler,), {"asked": [], "cut": set()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
-        base = f"http://127.0.0.1:{httpd.server_port}/"
-        yield replace(dataset, mirrors=(f"{base}gone/", base)), handler
-        httpd.shutdown()
-        thread.join()
+    with serving(folder) as (mirrors, handler):
+        yield replace(dataset, mirrors=mirrors), handler
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -253,3 +223,37 @@ def test_a_broken_extra_is_not_called_missing(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'its_own_dependency'"):
         require("half_installed", "train")
+
+
+def numbered(images: int, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Images whose cells are all different from one another and from zero."""
+    cells = np.arange(1, channels * height * width + 1, dtype=np.uint8)
+    return np.tile(cells.reshape(1, channels, height, width), (images, 1, 1, 1))
+
+
+def test_augment_moves_and_mirrors() -> None:
+    x = numbered(400, 2, 5, 7)
+    padded = np.pad(x[0], ((0, 0), (1, 1), (1, 1)))
+    crops = [padded[:, i : i + 5, j : j + 7] for i in range(3) for j in range(3)]
+    possible = {crop.tobytes() for c in crops for crop in (c, c[..., ::-1])}
+    moved = data.augment(x, 3, shift=1)
+    assert (moved.shape, moved.dtype) == (x.shape, x.dtype)
+    assert {image.tobytes() for image in moved} == possible
+    np.testing.assert_array_equal(x, numbered(400, 2, 5, 7))
+    unmirrored = data.augment(x, 3, shift=1, flip=False)
+    assert {image.tobytes() for image in unmirrored} == {crop.tobytes() for crop in crops}
+    np.testing.assert_array_equal(data.augment(x, 3, shift=0, flip=False), x)
+
+
+def test_augment_repeats_with_its_seed() -> None:
+    x = numbered(20, 3, 4, 6)
+    first = data.augment(x, 5)
+    np.testing.assert_array_equal(data.augment(x, np.random.default_rng(5)), first)
+    assert not np.array_equal(data.augment(x, 6), first)
+
+
+def test_augment_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"x has shape \(3, 4, 6\), expected \(N, C, H, W\)"):
+        data.augment(numbered(1, 3, 4, 6)[0], 0)
+    with pytest.raises(ValueError, match="shift is -1, expected at least 0"):
+        data.augment(numbered(1, 3, 4, 6), 0, shift=-1)

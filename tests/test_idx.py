@@ -49,7 +49,7 @@ DAMAGE = {
         GOOD[:7] + b"\x08" + GOOD[8:],
         r"array of shape \(8, 5, 3\), expected \(7, 5, 3\)",
     ),
-    "cut": (GOOD[:-1], "truncated: 104 of 105 bytes follow the header"),
+    "cut": (GOOD[:-1], "truncated: 104 of the array's 105 bytes"),
     "left over": (GOOD + b"\0", "bytes left over after the 105 of the array"),
     "other bytes": (GOOD[:-1] + b"\0", "not the original: SHA-256 .{64}, expected .{64}"),
     "gzip cut in data": (ZIPPED[:40], "damaged gzip file"),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastconv import cli, data, optim, predict, train
@@ -104,6 +105,50 @@ def test_a_dense_net_has_no_feature_maps(folder: Path) -> None:
     assert {path.name for path in out.iterdir()} == FILES - {"feature_maps.png"}
 
 
+def test_photographs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 3, 32, 32), np.uint8), np.arange(40) % 10
+    source = replace(train.SOURCES["cifar10"], load=lambda: ((x, y), (x, y)), origin=str)
+    monkeypatch.setitem(train.SOURCES, "cifar10", source)
+    options = ("--model", "resnet20", "--data", "cifar10", "--batch-size", "20", "--epochs", "1")
+    assert cli.main(["train", *options, "--augment"]) == 0
+    out = folder / "runs" / "resnet20-cifar10"
+    assert {path.name for path in out.iterdir()} == FILES
+    augmented = metrics(out)
+    assert augmented["config"]["augment"] is True
+    assert cli.main(["train", *options, "--out", "plain"]) == 0
+    assert metrics(folder / "plain")["epochs"][0]["loss"] != augmented["epochs"][0]["loss"]
+    model = predict.load_model(out / "model.safetensors")
+    accuracy = model.evaluate(x, y)["accuracy"]
+    assert accuracy == augmented["epochs"][0]["val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "wanted", "found"),
+    [
+        ("resnet20", "mnist_sample", "3 x 32 x 32", "1 x 28 x 28"),
+        ("lenet5", "cifar10", "1 x 28 x 28", "3 x 32 x 32"),
+    ],
+)
+def test_a_model_for_other_images_is_refused(
+    *,
+    model: str,
+    data: str,
+    wanted: str,
+    found: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    x, y = np.zeros((10, 3, 32, 32), np.uint8), np.arange(10)
+    source = replace(train.SOURCES["cifar10"], load=lambda: ((x, y), (x, y)), origin=str)
+    monkeypatch.setitem(train.SOURCES, "cifar10", source)
+    assert cli.main(["train", "--model", model, "--data", data]) == 1
+    message = f"{model} is for images of {wanted}, but those of {data} are {found}"
+    assert message in error_line(capsys)
+    assert not (folder / "runs").exists()
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_the_seed_changes_the_run(folder: Path) -> None:
     for seed in ("0", "1"):
@@ -130,7 +175,7 @@ def test_compare(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 )
 @pytest.mark.parametrize("optimizer", cli.OPTIMIZERS)
 def test_schedules(schedule: str, first: float, middle: float, last: float, optimizer: str) -> None:
-    config = train.Config("mnist_sample", 6, 64, optimizer, 0.3, schedule, 0)
+    config = train.Config("mnist_sample", 6, 64, optimizer, 0.3, schedule, 0, False)
     made = train.make_optimizer(config, steps_per_epoch=100)
     assert type(made).__name__.lower() == optimizer
     assert callable(made.lr) == (schedule != "constant")

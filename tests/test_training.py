@@ -9,6 +9,7 @@ import pytest
 
 import fastconv
 from fastconv import nn, optim
+from fastconv.data import augment
 from fastconv.nn.training import Metrics
 
 
@@ -169,6 +170,31 @@ def test_shuffling_visits_every_sample_once_an_epoch() -> None:
     np.testing.assert_array_equal(np.sort(second), x[:, 0])
     assert not np.array_equal(first, x[:, 0])
     assert not np.array_equal(first, second)
+
+
+def test_augment_changes_each_batch_by_the_seed_alone() -> None:
+    x, y = blobs(40)
+    seen: list[Any] = []
+
+    def noting(batch: Any, rng: np.random.Generator) -> Any:
+        seen.append((batch.shape, batch.dtype, rng.integers(1 << 30)))
+        return augment(batch, rng, shift=1)
+
+    model, again, plain = convnet(), convnet(), convnet()
+    fit(model, x, y, augment=noting)
+    fit(again, x, y, augment=noting)
+    fit(plain, x, y)
+    assert [shape[0] for shape, *_ in seen[:6]] == [16, 16, 8] * 2
+    assert {dtype for _, dtype, _ in seen} == {np.dtype(np.uint8)}
+    assert seen[:6] == seen[6:]
+    assert len({draw for *_, draw in seen}) == 6
+    assert_same(model, weights(again))
+    assert not np.array_equal(weights(model)[0], weights(plain)[0])
+
+
+def test_augment_must_keep_the_form_of_a_batch() -> None:
+    with pytest.raises(ValueError, match=r"augment returned shape .* and dtype float64, expected"):
+        fit(convnet(), *blobs(20), augment=lambda batch, rng: batch / 255)
 
 
 def test_history_and_callbacks() -> None:

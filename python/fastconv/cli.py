@@ -13,8 +13,8 @@ from pathlib import Path
 from . import __version__, show_config
 
 # A command imports what it needs when it runs, so that --help is quick.
-MODELS = ("mnist_convnet", "mlp")
-DATA = ("mnist_sample", "mnist", "fashion_mnist")
+MODELS = ("mnist_convnet", "mlp", "lenet5", "resnet20")
+DATA = ("mnist_sample", "mnist", "fashion_mnist", "cifar10")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
 OPTIONAL_PACKAGES = ("cupy-cuda13x", "matplotlib", "ml_dtypes", "pooch", "rich", "safetensors")
@@ -79,13 +79,14 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--model", choices=MODELS, default=MODELS[0], help="default: %(default)s")
     models.add_argument(
-        "--compare", action="store_true", help="train both, with the same settings, and compare"
+        "--compare", action="store_true", help="train a convnet and a dense net, and compare"
     )
     add("--epochs", type=_positive_int, default=10, metavar="N", help="default: %(default)s")
     add("--batch-size", type=_positive_int, default=64, metavar="N", help="default: %(default)s")
     add("--optimizer", choices=OPTIMIZERS, default="rmsprop", help="default: %(default)s")
     add("--lr", type=_positive, metavar="RATE", help="learning rate (default: by optimizer)")
     add("--schedule", choices=SCHEDULES, default="cosine", help="default: %(default)s")
+    add("--augment", action="store_true", help="move, and for photographs mirror, the images")
     add("--seed", type=_seed, default=0, help="same seed, same losses (default: %(default)s)")
     add("--threads", type=_positive_int, metavar="N", help="default: every core that is allowed")
     add("--out", type=Path, metavar="FOLDER", help="default: runs/MODEL-DATA or runs/compare-DATA")
@@ -133,7 +134,7 @@ def _predict(args: Namespace) -> int:
 def _info(args: Namespace) -> int:
     from importlib import metadata
 
-    from .data import datasets
+    from .data import cifar, datasets, sources
 
     show_config()
     print("\noptional packages")
@@ -145,9 +146,10 @@ def _info(args: Namespace) -> int:
         print(f"  {name:<14} {version}")
     print("\ndata\n  mnist_sample   embedded in the package")
     try:
-        print(f"  cache folder   {datasets.cache_folder()}")
+        print(f"  cache folder   {sources.cache_folder()}")
         print(f"  mnist          {datasets.locate(datasets.MNIST)}")
         print(f"  fashion_mnist  {datasets.locate(datasets.FASHION_MNIST)}")
+        print(f"  cifar10        {cifar.locate()}")
     except (OSError, ModuleNotFoundError) as error:
         print(f"  {error}")
     return 0

@@ -109,7 +109,7 @@ def feature_maps(
         for axes in panels:
             axes.set_axis_off()
             axes.set_anchor("W")
-        panels[0].imshow(x.mean(axis=0), cmap="gray")
+        panels[0].imshow(_shown(x), cmap="gray")
         panels[0].set_title(f"input, {x.shape[1]} x {x.shape[2]}", loc="left", fontsize=10)
         for axes, (name, maps) in zip(panels[1:], stages, strict=True):
             brightest = max(float(maps.max()), np.finfo(np.float32).tiny)
@@ -160,8 +160,8 @@ def misclassified(
 ) -> None:
     """The mistakes that the network was surest of, at most 40.
 
-    `images` is (N, 1, H, W), `labels` integers (N,), `probabilities` (N, classes). Each tile says
-    the true class, the predicted one, and the probability that was given to it.
+    `images` is (N, C, H, W), C = 1 or 3, `labels` integers (N,), `probabilities` (N, classes).
+    Each tile says the true class, the predicted one, and the probability that was given to it.
     """
     x, truth, p = np.asarray(images), np.asarray(labels), np.asarray(probabilities)
     guess, sure = p.argmax(axis=1), p.max(axis=1)
@@ -180,7 +180,7 @@ def misclassified(
             left = place % PER_ROW * width
             bottom = (place // PER_ROW + 1) * CAPTION * height
             axes.imshow(
-                x[i, 0], cmap="gray_r", extent=(left, left + width, bottom, bottom - height)
+                _shown(x[i]), cmap="gray_r", extent=(left, left + width, bottom, bottom - height)
             )
             true_name, guess_name = (names[c] if names else c for c in (truth[i], guess[i]))
             caption = f"{true_name} as {guess_name}\n{sure[i]:.0%}"
@@ -231,6 +231,11 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Figure]:
     require("matplotlib.backends.backend_agg", "train").FigureCanvasAgg(figure)
     yield figure
     figure.savefig(path, dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+
+
+def _shown(image: NDArray[Any]) -> NDArray[Any]:
+    """An image (C, H, W) as matplotlib draws it: three channels in colour, another number gray."""
+    return np.moveaxis(image, 0, -1) if len(image) == 3 else image.mean(axis=0)
 
 
 def _epoch_axis(axes: Axes, epochs: int, ylabel: str) -> None:

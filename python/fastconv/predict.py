@@ -10,12 +10,14 @@ import numpy as np
 from . import models, nn
 from ._extras import require
 from .cli import print_error
-from .data.image import read_digit
+from .data.image import SIDE, read_digit
 
 
 def run(args: Namespace) -> int:
     """Print a line a file. Returns 1 if any of them could not be read, else 0."""
     model = load_model(args.model)
+    if models.input_shape(model.name) != (1, SIDE, SIDE):
+        raise ValueError(f"{args.model}: {model.name} is no model of handwritten digits")
     width = max(len(str(path)) for path in args.images)
     failed = False
     for path in args.images:

@@ -11,6 +11,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -20,14 +21,20 @@ import fastconv
 
 from . import data, models, nn, optim, plots
 from ._extras import require
+from .data import cifar
 from .data.datasets import FASHION_MNIST, MNIST, Split, locate
-from .nn.training import Metrics
+from .nn.training import Augment, Metrics
 from .progress import reporting
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
     *("T-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "boot"),
+)
+
+THINGS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
 
 COMPARED = ("mnist_convnet", "mlp")
@@ -40,17 +47,26 @@ PICTURES_BYTES = 2 << 20  # all pictures of a run together take less
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the command: its loader, where it comes from, the names of its classes."""
+    """A data set of the command: its loader, where it comes from, the names of its classes.
+
+    `augment` is what --augment does to a batch of its images.
+    """
 
     load: Callable[[], Split]
     origin: Callable[[], str]
     classes: tuple[str, ...]
+    augment: Augment
 
+
+_moved = partial(data.augment, shift=2, flip=False)  # a mirrored digit is no digit
 
 SOURCES = {
-    "mnist_sample": Source(data.mnist_sample, lambda: "embedded in the package", DIGITS),
-    "mnist": Source(data.mnist, lambda: str(locate(MNIST)), DIGITS),
-    "fashion_mnist": Source(data.fashion_mnist, lambda: str(locate(FASHION_MNIST)), CLOTHES),
+    "mnist_sample": Source(data.mnist_sample, lambda: "embedded in the package", DIGITS, _moved),
+    "mnist": Source(data.mnist, lambda: str(locate(MNIST)), DIGITS, _moved),
+    "fashion_mnist": Source(
+        data.fashion_mnist, lambda: str(locate(FASHION_MNIST)), CLOTHES, partial(_moved, flip=True)
+    ),
+    "cifar10": Source(data.cifar10, lambda: str(cifar.locate()), THINGS, data.augment),
 }
 
 
@@ -65,6 +81,7 @@ class Config:
     lr: float
     schedule: str
     seed: int
+    augment: bool
 
 
 @dataclass
@@ -87,7 +104,14 @@ def run(args: Namespace) -> int:
         require(package, "train")  # before the training, not after it
     lr = args.lr or DEFAULT_LR[args.optimizer]
     config = Config(
-        args.data, args.epochs, args.batch_size, args.optimizer, lr, args.schedule, args.seed
+        args.data,
+        args.epochs,
+        args.batch_size,
+        args.optimizer,
+        lr,
+        args.schedule,
+        args.seed,
+        args.augment,
     )
     names = COMPARED if args.compare else (args.model,)
     folder = args.out or Path("runs") / f"{'compare' if args.compare else names[0]}-{args.data}"
@@ -113,12 +137,18 @@ def train(name: str, config: Config, split: Split, folder: Path) -> Result:
     """Fit the model called `name`; after every epoch its weights and metrics are in `folder`."""
     model = models.build(name, rng=config.seed)
     result = Result(model, folder)
-    _prepare(folder, 2 * sum(p.data.nbytes for p in model.parameters()) + PICTURES_BYTES)
     (x, y), test = split
+    if x.shape[1:] != models.input_shape(name):
+        wanted, found = (" x ".join(map(str, s)) for s in (models.input_shape(name), x.shape[1:]))
+        raise ValueError(
+            f"{name} is for images of {wanted}, but those of {config.data} are {found}"
+        )
+    _prepare(folder, 2 * sum(s.data.nbytes for s in model.state()) + PICTURES_BYTES)
     print(f"model   {name}: {result.parameters:,} parameters")
     print(
         f"train   {len(x):,} images, test {len(test[0]):,}; batches of {config.batch_size}, "
         f"{config.optimizer}, lr {config.lr:g} {config.schedule}, seed {config.seed}, "
+        f"{'augmented, ' if config.augment else ''}"
         f"threads {fastconv.get_num_threads()}"
     )
     try:
@@ -132,6 +162,7 @@ def train(name: str, config: Config, split: Split, folder: Path) -> Result:
                 loss=nn.SoftmaxCrossEntropy(),
                 validation_data=test,
                 seed=config.seed,
+                augment=SOURCES[config.data].augment if config.augment else None,
                 callbacks=[Checkpoint(result, config), *callbacks],
             )
     except KeyboardInterrupt:

@@ -1,13 +1,10 @@
 """MNIST and Fashion-MNIST: four IDX files each, found locally or downloaded.
 
-Looked for in `$FASTCONV_DATA/<folder>`, then in the user's cache, then on the mirrors. Whatever
-the source, the SHA-256 of the decompressed bytes is checked (the gzip wrapper varies by source).
+Whatever the source, the SHA-256 of the decompressed bytes is checked (the gzip wrapper varies).
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -15,9 +12,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._extras import require
-from .idx import DataFileError, read_idx
-from .progress import download_bar
+from . import sources
+from .idx import read_idx
 
 Arrays: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 Split: TypeAlias = tuple[Arrays, Arrays]
@@ -39,19 +35,6 @@ class Dataset:
     folder: str
     files: tuple[IdxFile, IdxFile, IdxFile, IdxFile]
     mirrors: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where a data set is read from: `kind` is "FASTCONV_DATA", "cache" or "download"."""
-
-    kind: str
-    folder: Path
-
-    def __str__(self) -> str:
-        if self.kind == "download":
-            return f"to be downloaded to {self.folder}"
-        return f"{'$FASTCONV_DATA' if self.kind == 'FASTCONV_DATA' else 'cache'}, {self.folder}"
 
 
 MNIST = Dataset(
@@ -135,25 +118,9 @@ def fashion_mnist() -> Split:
     return load(FASHION_MNIST)
 
 
-def cache_folder() -> Path:
-    """The folder that downloads are kept in, by the custom of the operating system."""
-    return Path(require("pooch", "train").os_cache("fastconv"))
-
-
-def locate(dataset: Dataset) -> Location:
+def locate(dataset: Dataset) -> sources.Location:
     """Say where `load` will read the data set from. Nothing is read or downloaded."""
-    root = os.environ.get("FASTCONV_DATA")
-    if root:
-        if not Path(root).is_dir():
-            raise NotADirectoryError(
-                f"FASTCONV_DATA={root} is not a folder: create it, or unset the variable"
-            )
-        folder = Path(root) / dataset.folder
-        if folder.is_dir():
-            return Location("FASTCONV_DATA", folder)
-    folder = cache_folder() / dataset.folder
-    complete = all(_find(folder, file) for file in dataset.files)
-    return Location("cache" if complete else "download", folder)
+    return sources.locate(dataset.folder, [file.name for file in dataset.files])
 
 
 def load(dataset: Dataset) -> Split:
@@ -170,62 +137,19 @@ def load(dataset: Dataset) -> Split:
 
 def download(dataset: Dataset, folder: Path) -> None:
     """Download the files that `folder` lacks; each appears there only when whole and checked."""
-    folder.mkdir(parents=True, exist_ok=True)
     for file in dataset.files:
-        if _find(folder, file) is None:
+        if sources.find(folder, file.name) is None:
             _download_file(file, dataset, folder)
 
 
 def _download_file(file: IdxFile, dataset: Dataset, folder: Path) -> None:
-    pooch = require("pooch", "train")
-    name = f"{file.name}.gz"
-    failures = []
-    for mirror in dataset.mirrors:
-        # Inside `folder`, so that the rename stays on one file system and is atomic.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-            part = Path(scratch) / name
-            try:
-                with download_bar(name) as bar:
-                    fetch = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
-                    fetch(mirror + name, str(part), None)
-                read_idx(part, file.shape, sha256=file.sha256)
-                part.replace(folder / name)
-                return
-            except (OSError, DataFileError) as error:
-                failures.append(f"{mirror} ({_reason(error)})")
-    raise OSError(
-        f"{name} could not be downloaded from {', '.join(failures)}; "
-        f"put it into a folder {dataset.folder} and set FASTCONV_DATA to the folder above that"
-    )
+    def accept(part: Path) -> None:
+        read_idx(part, file.shape, sha256=file.sha256)
+        part.replace(folder / part.name)
+
+    sources.download(f"{file.name}.gz", dataset.mirrors, folder, accept)
 
 
-def _reason(error: OSError | DataFileError) -> str:
-    if isinstance(error, DataFileError):
-        return error.problem
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"HTTP {response.status_code}"
-    return error.strerror or type(error).__name__
-
-
-def _find(folder: Path, file: IdxFile) -> Path | None:
-    candidates = (folder / file.name, folder / f"{file.name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _read(file: IdxFile, location: Location) -> NDArray[np.uint8]:
-    path = _find(location.folder, file)
-    if path is None:
-        raise FileNotFoundError(
-            f"{location.folder / file.name} is missing (with or without .gz): add it, or unset "
-            "FASTCONV_DATA to download the data set"
-        )
-    try:
+def _read(file: IdxFile, location: sources.Location) -> NDArray[np.uint8]:
+    with location.reading(file.name) as path:
         return read_idx(path, file.shape, sha256=file.sha256)
-    except DataFileError as error:
-        mend = (
-            "replace it by the original, or unset FASTCONV_DATA to download it"
-            if location.kind == "FASTCONV_DATA"
-            else "delete it, and it is downloaded again"
-        )
-        raise DataFileError(path, f"{error.problem}; {mend}") from None

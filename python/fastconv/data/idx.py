@@ -10,10 +10,8 @@ Specification: "The IDX file format", http://yann.lecun.com/exdb/mnist/ (at web.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import struct
-import zlib
 from collections.abc import Sequence
 from io import BufferedIOBase
 from pathlib import Path
@@ -21,17 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-GZIP_MAGIC = b"\x1f\x8b"
+from .files import DataFileError, opened, read_elements
+
 UNSIGNED_BYTE = 0x08
-
-
-class DataFileError(ValueError):
-    """A data file whose content is not what it should be: `path` and the `problem` with it."""
-
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = path
-        self.problem = problem
 
 
 def read_idx(path: Path, shape: Sequence[int], *, sha256: str | None = None) -> NDArray[np.uint8]:
@@ -41,15 +31,9 @@ def read_idx(path: Path, shape: Sequence[int], *, sha256: str | None = None) -> 
     memory. `sha256` is the digest of the whole *decompressed* file, in hexadecimal.
     Raises OSError if the file cannot be read, DataFileError if it holds anything else.
     """
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            raw.seek(0)
-            stream: BufferedIOBase = gzip.GzipFile(fileobj=raw) if zipped else raw
-            header = _read_header(stream, path, tuple(shape))
-            elements = _read_elements(stream, path, shape)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataFileError(path, f"damaged gzip file ({error})") from None
+    with opened(path) as stream:
+        header = _read_header(stream, path, tuple(shape))
+        elements = read_elements(stream, path, shape)
     if sha256 is not None:
         _check_digest(path, header, elements, sha256)
     return elements
@@ -73,16 +57,6 @@ def _read_header(stream: BufferedIOBase, path: Path, shape: tuple[int, ...]) -> 
     if found != shape:
         raise DataFileError(path, f"array of shape {found}, expected {shape}")
     return magic + sizes
-
-
-def _read_elements(stream: BufferedIOBase, path: Path, shape: Sequence[int]) -> NDArray[np.uint8]:
-    elements = np.empty(shape, np.uint8)
-    found = stream.readinto(elements.reshape(-1).data)
-    if found < elements.size:
-        raise DataFileError(path, f"truncated: {found} of {elements.size} bytes follow the header")
-    if stream.read(1):  # for gzip this also reads and checks the CRC at the end
-        raise DataFileError(path, f"bytes left over after the {elements.size} of the array")
-    return elements
 
 
 def _check_digest(path: Path, header: bytes, elements: NDArray[np.uint8], expected: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .datasets import Split
-from .idx import DataFileError
+from .files import DataFileError
 
 SAMPLE = Path(__file__).with_name("mnist_sample.npz")
 CLASSES = 10

@@ -6,25 +6,30 @@ Each layer is a forward and a backward pass over arrays; `Sequential` chains the
 from . import init
 from .activations import LeakyReLU, ReLU, Sigmoid, Softmax, Tanh
 from .batch_norm import BatchNorm2d
-from .conv import Conv2d
+from .conv import Conv1d, Conv2d, Conv3d
 from .dropout import Dropout
 from .flatten import Flatten
 from .layer import Buffer, Layer, Parameter
 from .linear import Linear
 from .losses import BinaryCrossEntropy, Loss, MeanSquaredError, SoftmaxCrossEntropy
-from .pool import MaxPool2d
+from .pool import AdaptiveAvgPool2d, AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .residual import Residual
 from .sequential import Sequential
 from .training import Callback, History
 
 __all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
     "Buffer",
     "Callback",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Dropout",
     "Flatten",
+    "GlobalAvgPool2d",
     "History",
     "Layer",
     "LeakyReLU",

@@ -1,27 +1,25 @@
-"""Two-dimensional convolution with its bias and ReLU."""
+"""Convolutions with their bias and ReLU."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from .._geometry import AxisArgument, PaddingArgument, per_axis
+from .._geometry import AxisArgument, PaddingArgument, check_layout, per_axis
 from . import init
 from .layer import Array, Layer, Parameter, check_activation, positive
 
 
-class Conv2d(Layer):
-    """y = activation(conv2d(x, weight) + bias).
+class _Convolution(Layer):
+    """What the convolutions share: `_op` and its gradients are called with `geometry`."""
 
-    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with
-    layout="NHWC". `weight` is (out_channels, in_channels/groups, R, S) in either layout, `bias`
-    (out_channels,). Geometry is that of `fastconv.conv2d`. `activation` is None or "relu", computed
-    by the same kernel call.
-    """
+    _op: ClassVar[str]
+    _layout: ClassVar[str]
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Conv2d(Layer):
         groups: int = 1,
         bias: bool = True,
         activation: str | None = None,
-        layout: str = "NCHW",
+        layout: str | None = None,
         dtype: DTypeLike = "float32",
         rng: init.RNG = None,
     ) -> None:
@@ -45,9 +43,12 @@ class Conv2d(Layer):
             raise ValueError(
                 f"groups is {groups}, which must divide in_channels {c} and out_channels {k}"
             )
-        r, s = _filter_size(kernel_size)
+        axes = len(self._layout) - 2
+        size = tuple(positive("kernel_size", n) for n in per_axis(kernel_size, "kernel_size", axes))
+        layout = layout or self._layout
+        check_layout(layout, axes)
         self.activation = check_activation(activation)
-        shape = (k, c // groups, r, s)
+        shape = self._weight_shape(c, k, groups, size)
         self.weight = Parameter("weight", init.for_activation(activation, shape, rng, dtype))
         self.bias = Parameter("bias", np.zeros(k, self.weight.data.dtype)) if bias else None
         self.geometry: dict[str, Any] = {
@@ -61,7 +62,7 @@ class Conv2d(Layer):
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
         y = self._compute(
-            ops.conv2d, x, self.weight.data, bias, activation=self.activation, **self.geometry
+            self._function(), x, self.weight.data, bias, activation=self.activation, **self.geometry
         )
         self._saved = (x, y) if self.training else None
         return y
@@ -72,23 +73,67 @@ class Conv2d(Layer):
         if self.activation == "relu":
             dy = self._compute(ops.relu_grad, dy, y)
         if bias is not None:
-            ops.conv2d_grad_bias(dy, layout=self.geometry["layout"], out=bias.grad)
-        ops.conv2d_grad_weight(dy, x, weight.data.shape, **self.geometry, out=weight.grad)
+            self._function("_grad_bias")(dy, layout=self.geometry["layout"], out=bias.grad)
+        grad_weight, grad_input = self._function("_grad_weight"), self._function("_grad_input")
+        grad_weight(dy, x, weight.data.shape, **self.geometry, out=weight.grad)
         if not self.needs_input_grad:
             return None
-        return self._compute(ops.conv2d_grad_input, dy, weight.data, x.shape, **self.geometry)
+        return self._compute(grad_input, dy, weight.data, x.shape, **self.geometry)
 
-    def flops(self, output_shape: tuple[int, ...]) -> int:
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return 2 * math.prod(output_shape) * math.prod(self.weight.data.shape[1:])
 
     def extra_repr(self) -> str:
-        k, c, r, s = self.weight.data.shape
+        k, c, *size = self.weight.data.shape
         options = {**self.geometry, "bias": self.bias is not None, "activation": self.activation}
-        size = r if r == s else (r, s)
+        if self.geometry["layout"] == self._layout:
+            del options["layout"]
+        shown = size[0] if len(set(size)) == 1 else tuple(size)
         channels = f"{c * self.geometry['groups']}, {k}"
-        return ", ".join([channels, f"kernel_size={size}", *self._given(options)])
+        return ", ".join([channels, f"kernel_size={shown}", *self._given(options)])
+
+    def _weight_shape(self, c: int, k: int, groups: int, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (k, c // groups, *size)
+
+    def _function(self, suffix: str = "") -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(ops, self._op + suffix)
+        return function
 
 
-def _filter_size(kernel_size: AxisArgument) -> tuple[int, int]:
-    height, width = per_axis(kernel_size, "kernel_size", 2)
-    return positive("kernel_size", height), positive("kernel_size", width)
+class Conv1d(_Convolution):
+    """y = activation(conv1d(x, weight) + bias).
+
+    x is (N, in_channels, W) and y (N, out_channels, Q), or channels last with layout="NWC".
+    `weight` is (out_channels, in_channels/groups, S) in either layout, `bias` (out_channels,).
+    Geometry is that of `fastconv.conv1d`. `activation` is None or "relu", computed by the same
+    kernel call.
+    """
+
+    _op = "conv1d"
+    _layout = "NCW"
+
+
+class Conv2d(_Convolution):
+    """y = activation(conv2d(x, weight) + bias).
+
+    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with
+    layout="NHWC". `weight` is (out_channels, in_channels/groups, R, S) in either layout, `bias`
+    (out_channels,). Geometry is that of `fastconv.conv2d`. `activation` is None or "relu", computed
+    by the same kernel call.
+    """
+
+    _op = "conv2d"
+    _layout = "NCHW"
+
+
+class Conv3d(_Convolution):
+    """y = activation(conv3d(x, weight) + bias).
+
+    x is (N, in_channels, D, H, W) and y (N, out_channels, Z, P, Q), or channels last with
+    layout="NDHWC". `weight` is (out_channels, in_channels/groups, T, R, S) in either layout, `bias`
+    (out_channels,). Geometry is that of `fastconv.conv3d`. `activation` is None or "relu", computed
+    by the same kernel call.
+    """
+
+    _op = "conv3d"
+    _layout = "NCDHW"

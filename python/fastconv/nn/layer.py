@@ -135,7 +135,7 @@ class Layer(ABC):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
         return self
 
-    def flops(self, output_shape: tuple[int, ...]) -> int:
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Multiplications and additions of one forward pass, for layers that are made of them."""
         return 0
 

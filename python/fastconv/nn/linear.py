@@ -55,7 +55,7 @@ class Linear(Layer):
         ops.matmul(dy.T, x, out=self.weight.grad)
         return self._compute(ops.matmul, dy, self.weight.data) if self.needs_input_grad else None
 
-    def flops(self, output_shape: tuple[int, ...]) -> int:
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         in_features: int = self.weight.data.shape[1]
         return 2 * math.prod(output_shape) * in_features
 

@@ -92,10 +92,12 @@ class Sequential(Layer):
         shuffle: bool = True,
         seed: int | None = None,
         callbacks: Sequence[training.Callback] = (),
+        augment: training.Augment | None = None,
     ) -> training.History:
         """Train on samples x (first axis) with targets y, and return what each epoch measured.
 
         x has the model's dtype, or is uint8 and taken as x / 255. The last batch may be smaller.
+        augment(batch, rng) changes each batch of x before it is used, as `data.augment` does.
         A `seed` repeats a run bit for bit, on any number of threads. Raises FloatingPointError
         when the loss is no longer finite. An interrupt leaves the weights of the last step.
         """
@@ -111,6 +113,7 @@ class Sequential(Layer):
             shuffle=shuffle,
             seed=seed,
             callbacks=callbacks,
+            augment=augment,
         )
 
     def evaluate(

@@ -13,7 +13,8 @@ from .layer import Array, Layer, evaluating
 if TYPE_CHECKING:
     from .sequential import Sequential
 
-Shapes: TypeAlias = dict[Layer, tuple[int, ...]]
+Shape: TypeAlias = tuple[int, ...]
+Shapes: TypeAlias = dict[Layer, tuple[Shape, Shape]]  # of input and output
 Row: TypeAlias = tuple[str, str, str, str]
 
 
@@ -26,8 +27,8 @@ def table(model: Sequential, input_shape: Sequence[int]) -> str:
     for name, layer in model.children():
         rows += _rows(layer, name, shapes)
     leaves = [layer for layer in model.walk() if not layer.children()]
-    flops = sum(layer.flops(shapes[layer]) for layer in leaves)
-    rows.append(_row(f"{model.name}, total", shapes[model], _count(model), flops))
+    flops = sum(layer.flops(*shapes[layer]) for layer in leaves)
+    rows.append(_row(f"{model.name}, total", shapes[model][1], _count(model), flops))
 
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
@@ -37,14 +38,14 @@ def table(model: Sequential, input_shape: Sequence[int]) -> str:
 
 @contextmanager
 def _noting(model: Layer, shapes: Shapes) -> Iterator[None]:
-    """While the block runs, every layer's forward pass notes the shape of its output."""
+    """While the block runs, every layer's forward pass notes its shapes."""
 
     def noting(layer: Layer) -> None:
         forward = layer.forward
 
         def noted(x: Array) -> Array:
             y = forward(x)
-            shapes[layer] = y.shape
+            shapes[layer] = (x.shape, y.shape)
             return y
 
         vars(layer)["forward"] = noted  # on the instance, before its class's
@@ -64,9 +65,10 @@ def _rows(layer: Layer, name: str, shapes: Shapes, depth: int = 0) -> Iterator[R
     inner = layer.children()
     label = "  " * depth + ("" if name.isdecimal() else f"{name}: ")
     if not inner:
-        yield _row(f"{label}{layer!r}", shapes[layer], _count(layer), layer.flops(shapes[layer]))
+        flops = layer.flops(*shapes[layer])
+        yield _row(f"{label}{layer!r}", shapes[layer][1], _count(layer), flops)
         return
-    yield f"{label}{type(layer).__name__}", _extents(shapes[layer]), "", ""
+    yield f"{label}{type(layer).__name__}", _extents(shapes[layer][1]), "", ""
     for child_name, child in inner:
         yield from _rows(child, child_name, shapes, depth + 1)
 
@@ -75,11 +77,11 @@ def _count(layer: Layer) -> int:
     return sum(p.data.size for p in layer.parameters())
 
 
-def _extents(shape: tuple[int, ...]) -> str:
+def _extents(shape: Shape) -> str:
     return " x ".join(map(str, shape[1:]))
 
 
-def _row(label: str, shape: tuple[int, ...], parameters: int, flops: int) -> Row:
+def _row(label: str, shape: Shape, parameters: int, flops: int) -> Row:
     return label, _extents(shape), f"{parameters:,}", f"{flops / 1e6:,.2f}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .sequential import Sequential
 
 Metrics = dict[str, float]
+Augment = Callable[[Array, np.random.Generator], Array]
 
 
 class Callback:
@@ -90,6 +91,7 @@ def fit(
     shuffle: bool,
     seed: int | None,
     callbacks: Sequence[Callback],
+    augment: Augment | None,
 ) -> History:
     """See `Sequential.fit`."""
     x, y = _samples(model, x, y)
@@ -101,6 +103,7 @@ def fit(
     for layer in model.walk():
         if isinstance(layer, Dropout):
             layer.seed(rng.spawn(1)[0])
+    augment_rng = rng.spawn(1)[0]
     steps = math.ceil(len(x) / positive("batch_size", batch_size))
     history = History()
     # Overflow on the way to divergence is reported once, by the loss, not as a string of warnings.
@@ -109,8 +112,11 @@ def fit(
             for callback in callbacks:
                 callback.on_epoch_begin(epoch, steps)
             order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
-            batches = _batches(x, y, order, batch_size, model.dtype)
-            metrics = _train_epoch(model, batches, epoch, optimizer, loss, callbacks)
+            batches = _batches(x, y, order, batch_size)
+            if augment is not None:
+                batches = _augmented(batches, augment, augment_rng)
+            inputs = _converted(batches, model.dtype)
+            metrics = _train_epoch(model, inputs, epoch, optimizer, loss, callbacks)
             if validation_data is not None:
                 validation = evaluate(model, *validation_data, loss=loss)
                 metrics |= {f"val_{name}": value for name, value in validation.items()}
@@ -201,17 +207,38 @@ def _fitting(model: Sequential) -> Iterator[None]:
             layer._recycled = layer._saved = None
 
 
-def _batches(
-    x: Array, y: Array, order: Array, batch_size: int, dtype: DTypeLike
-) -> Iterator[tuple[Array, Array]]:
-    """Minibatches in `order`, x in buffers that the next batch overwrites."""
+def _batches(x: Array, y: Array, order: Array, batch_size: int) -> Iterator[tuple[Array, Array]]:
+    """Minibatches in `order`, x in a buffer that the next batch overwrites."""
     gathered = np.empty((min(batch_size, len(x)), *x.shape[1:]), x.dtype)
-    converted = np.empty(gathered.shape, dtype) if x.dtype == np.uint8 else None
     for part in _parts(len(order), batch_size):
         chosen = order[part]
         # The indices are in range; mode="raise" would gather into a temporary first.
-        batch = np.take(x, chosen, axis=0, out=gathered[: len(chosen)], mode="clip")
-        yield _as_input(batch, dtype, converted), y[chosen]
+        yield np.take(x, chosen, axis=0, out=gathered[: len(chosen)], mode="clip"), y[chosen]
+
+
+def _augmented(
+    batches: Iterator[tuple[Array, Array]], augment: Augment, rng: np.random.Generator
+) -> Iterator[tuple[Array, Array]]:
+    """The batches with x as `augment` returns it."""
+    for x, y in batches:
+        changed = augment(x, rng)
+        if (changed.shape, changed.dtype) != (x.shape, x.dtype):
+            raise ValueError(
+                f"augment returned shape {changed.shape} and dtype {changed.dtype}, expected those "
+                f"of its batch, {x.shape} and {x.dtype}"
+            )
+        yield changed, y
+
+
+def _converted(
+    batches: Iterator[tuple[Array, Array]], dtype: DTypeLike
+) -> Iterator[tuple[Array, Array]]:
+    """The batches with x as the model takes it, in a buffer that the next batch overwrites."""
+    buffer: Array | None = None
+    for x, y in batches:
+        if buffer is None and x.dtype == np.uint8:  # the first batch: no later one is larger
+            buffer = np.empty(x.shape, dtype)
+        yield _as_input(x, dtype, buffer), y
 
 
 def _as_input(x: Array, dtype: DTypeLike, buffer: Array | None = None) -> Array:

@@ -60,6 +60,40 @@ LAYERS: dict[str, tuple[Callable[[np.random.Generator], nn.Layer], tuple[int, ..
     "pool": (lambda rng: nn.MaxPool2d((2, 3)), (2, 3, 5, 7)),
     "pool-overlap": (lambda rng: nn.MaxPool2d((3, 2), stride=(1, 2), padding=1), (2, 2, 5, 4)),
     "pool-nhwc": (lambda rng: nn.MaxPool2d((3, 2), stride=2, layout="NHWC"), (2, 6, 5, 3)),
+    "avg-pool": (
+        lambda rng: nn.AvgPool2d((3, 2), stride=(1, 2), padding=1, count_include_pad=False),
+        (2, 2, 5, 4),
+    ),
+    "avg-pool-nhwc": (
+        lambda rng: nn.AvgPool2d((2, 3), ceil_mode=True, layout="NHWC"),
+        (2, 5, 7, 3),
+    ),
+    "adaptive": (lambda rng: nn.AdaptiveAvgPool2d((3, 2)), (2, 3, 7, 5)),
+    "global": (lambda rng: nn.GlobalAvgPool2d(), (2, 3, 4, 5)),
+    "global-nhwc": (lambda rng: nn.GlobalAvgPool2d(layout="NHWC"), (2, 4, 5, 3)),
+    "conv1d": (
+        lambda rng: nn.Conv1d(2, 4, 3, stride=2, padding=((2, 1),), dtype=F64, rng=rng),
+        (3, 2, 9),
+    ),
+    "conv1d-nwc": (
+        lambda rng: nn.Conv1d(
+            4, 2, 2, groups=2, activation="relu", layout="NWC", dtype=F64, rng=rng
+        ),
+        (2, 7, 4),
+    ),
+    "conv3d": (
+        lambda rng: nn.Conv3d(
+            2,
+            3,
+            (2, 3, 1),
+            stride=(1, 2, 1),
+            padding=(1, 0, 1),
+            activation="relu",
+            dtype=F64,
+            rng=rng,
+        ),
+        (2, 2, 3, 5, 2),
+    ),
     "linear": (lambda rng: nn.Linear(7, 5, dtype=F64, rng=rng), (3, 7)),
     "linear-relu": (lambda rng: nn.Linear(7, 5, activation="relu", dtype=F64, rng=rng), (3, 7)),
     "linear-nobias": (lambda rng: nn.Linear(4, 3, bias=False, dtype=F64, rng=rng), (5, 4)),

@@ -117,6 +117,11 @@ def test_dropout_with_its_own_rng_keeps_it() -> None:
 LAYERS: list[tuple[nn.Layer, tuple[int, ...]]] = [
     (nn.Conv2d(2, 3, 2), (1, 2, 4, 3)),
     (nn.MaxPool2d(2), (1, 2, 4, 5)),
+    (nn.AvgPool2d(2), (1, 2, 4, 5)),
+    (nn.AdaptiveAvgPool2d((2, 3)), (1, 2, 4, 5)),
+    (nn.GlobalAvgPool2d(), (1, 2, 4, 5)),
+    (nn.Conv1d(2, 3, 2), (1, 2, 4)),
+    (nn.Conv3d(2, 3, 2), (1, 2, 4, 3, 2)),
     (nn.Linear(4, 3), (2, 4)),
     (nn.ReLU(), (2, 3)),
     (nn.LeakyReLU(0.1), (2, 3)),
@@ -176,6 +181,8 @@ def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
         (lambda: nn.Conv2d(2, 3, (3, 0)), "kernel_size is 0, expected at least 1"),
         (lambda: nn.Conv2d(2, 3, 3, activation="tanh"), "activation is 'tanh', expected None or"),
         (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),
+        (lambda: nn.Conv1d(2, 3, 3, layout="NCHW"), "layout"),
+        (lambda: nn.Conv3d(2, 3, (3, 3)), "kernel_size must be an int or 3 of them"),
         (lambda: nn.Linear(3, 0), "out_features is 0"),
         (lambda: nn.Linear(3, 2, activation="gelu"), "activation is 'gelu'"),
         (lambda: nn.LeakyReLU(0.0), r"slope is 0.0, expected a number in \(0, 1\)"),
@@ -210,6 +217,13 @@ def test_repr_shows_what_is_not_the_default() -> None:
     conv = nn.Conv2d(4, 6, (3, 1), groups=2, padding="same", bias=False)
     assert repr(conv) == "Conv2d(4, 6, kernel_size=(3, 1), padding='same', groups=2, bias=False)"
     assert repr(nn.MaxPool2d(3, stride=2)) == "MaxPool2d(3, stride=2)"
+    assert repr(nn.Conv1d(3, 5, 4, stride=2)) == "Conv1d(3, 5, kernel_size=4, stride=2)"
+    assert repr(nn.Conv3d(3, 5, (1, 2, 2), layout="NDHWC")) == (
+        "Conv3d(3, 5, kernel_size=(1, 2, 2), layout='NDHWC')"
+    )
+    assert repr(nn.AvgPool2d(3, count_include_pad=False)) == "AvgPool2d(3, count_include_pad=False)"
+    assert repr(nn.AdaptiveAvgPool2d((3, 2))) == "AdaptiveAvgPool2d((3, 2))"
+    assert repr(nn.GlobalAvgPool2d(layout="NHWC")) == "GlobalAvgPool2d(layout='NHWC')"
     assert repr(nn.Linear(3, 2, activation="relu")) == "Linear(3, 2, activation='relu')"
     assert repr(nn.Sequential(nn.Dropout(0.5), nn.ReLU())) == "Sequential(Dropout(0.5), ReLU())"
 

@@ -80,6 +80,11 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
 template <class T>
 void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                 Tensor<T> y, const ConvOptions& options);
+// y = the input gradient of conv for x as dy, plus bias, then max(y, 0) if relu. `shape` is that convolution's: x has
+// its outputs and y its inputs. Its own gradients are conv_fprop of dy, and conv_wgrad with dy for x and x for dy.
+template <class T>
+void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
+                          Tensor<T> y, const ConvOptions& options);
 // dx: the gradient of sum(y * dy) by x.
 template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,

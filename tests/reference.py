@@ -90,12 +90,7 @@ def conv(
 ) -> Array:
     """y[n,k,p] = bias[k] + sum over c, r of w[k,c,r] * x[n, c, p*stride + r*dilation - before]."""
     axes = axes_of(x.shape[2:], w.shape[2:], stride, padding, dilation)
-    padded = _zero_padded(x, axes)
-    filters = _filters_by_group(w, groups)
-    y = np.zeros((len(x), groups, len(w) // groups, prod(a.out for a in axes)))
-    for tap, met in _taps(axes):
-        y += np.einsum("gkc,ngcp->ngkp", filters[tap], _gather(padded, met, groups))
-    y = y.reshape(len(x), len(w), *(a.out for a in axes))
+    y = _correlate(x, w, axes, groups)
     return y if bias is None else y + _per_channel(bias, len(axes))
 
 
@@ -110,14 +105,7 @@ def conv_grad_input(
     groups: int = 1,
 ) -> Array:
     """dx[n,c,h] = sum over k, r and the p with p*stride + r*dilation - before = h of w * dy."""
-    axes = axes_of(input_shape[2:], w.shape[2:], stride, padding, dilation)
-    filters = _filters_by_group(w, groups)
-    dy_by_group = dy.reshape(len(dy), groups, len(w) // groups, prod(a.out for a in axes))
-    dx = np.zeros((*input_shape[:2], *(a.padded for a in axes)))
-    for tap, met in _taps(axes):
-        term = np.einsum("gkc,ngkp->ngcp", filters[tap], dy_by_group)
-        dx[met] += term.reshape(*input_shape[:2], *(a.out for a in axes))
-    return dx[_interior(axes)]
+    return _scatter(dy, w, axes_of(input_shape[2:], w.shape[2:], stride, padding, dilation), groups)
 
 
 def conv_grad_weight(
@@ -132,6 +120,92 @@ def conv_grad_weight(
 ) -> Array:
     """dw[k,c,r] = sum over n, p of dy[n,k,p] * x[n, c, p*stride + r*dilation - before]."""
     axes = axes_of(x.shape[2:], weight_shape[2:], stride, padding, dilation)
+    return _correlate_outputs(dy, x, weight_shape, axes, groups)
+
+
+def conv_grad_bias(dy: npt.NDArray[Any]) -> Array:
+    """db[k] = sum over n, p of dy[n,k,p]."""
+    total: Array = np.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=np.float64)
+    return total
+
+
+def transposed_axes(
+    sizes: Sequence[int],
+    window: Sequence[int],
+    stride: PerAxis,
+    padding: Padding,
+    output_padding: PerAxis,
+    dilation: PerAxis,
+) -> list[Axis]:
+    """The axes of the convolution from a transposed convolution's result (`size`) to its x (`out`).
+
+    Cells of the result that output_padding adds may be met by no tap.
+    """
+    count = len(sizes)
+    strides, dilations, extra = (_per_axis(v, count) for v in (stride, dilation, output_padding))
+    axes = []
+    for i in range(count):
+        span = (window[i] - 1) * dilations[i] + 1
+        big = sizes[i] * strides[i]  # what "same" gives
+        before, after = _pads_of_axis(padding, i, big, span, strides[i])
+        if padding not in ("same", "same_lower"):
+            big = (sizes[i] - 1) * strides[i] + span + extra[i] - before - after
+        axes.append(Axis(big, window[i], strides[i], dilations[i], before, after, sizes[i]))
+    return axes
+
+
+def conv_transpose(
+    x: npt.NDArray[Any],
+    w: npt.NDArray[Any],
+    axes: Sequence[Axis],
+    bias: npt.NDArray[Any] | None = None,
+    groups: int = 1,
+) -> Array:
+    """Each x[n,c,p] times w[c] is added into y[n] at p*stride + r*dilation - before."""
+    y = _scatter(x, w, axes, groups)
+    return y if bias is None else y + _per_channel(bias, len(axes))
+
+
+def conv_transpose_grad(
+    dy: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    w: npt.NDArray[Any],
+    axes: Sequence[Axis],
+    groups: int = 1,
+) -> tuple[Array, Array]:
+    """dx and dw: what each x and each w was multiplied by, times dy where it was added."""
+    return _correlate(dy, w, axes, groups), _correlate_outputs(x, dy, w.shape, axes, groups)
+
+
+def _correlate(
+    x: npt.NDArray[Any], w: npt.NDArray[Any], axes: Sequence[Axis], groups: int
+) -> Array:
+    padded = _zero_padded(x, axes)
+    filters = _filters_by_group(w, groups)
+    y = np.zeros((len(x), groups, len(w) // groups, prod(a.out for a in axes)))
+    for tap, met in _taps(axes):
+        y += np.einsum("gkc,ngcp->ngkp", filters[tap], _gather(padded, met, groups))
+    return y.reshape(len(x), len(w), *(a.out for a in axes))
+
+
+def _scatter(dy: npt.NDArray[Any], w: npt.NDArray[Any], axes: Sequence[Axis], groups: int) -> Array:
+    filters = _filters_by_group(w, groups)
+    dy_by_group = dy.reshape(len(dy), groups, len(w) // groups, prod(a.out for a in axes))
+    channels = w.shape[1] * groups
+    dx = np.zeros((len(dy), channels, *(a.padded for a in axes)))
+    for tap, met in _taps(axes):
+        term = np.einsum("gkc,ngkp->ngcp", filters[tap], dy_by_group)
+        dx[met] += term.reshape(len(dy), channels, *(a.out for a in axes))
+    return dx[_interior(axes)]
+
+
+def _correlate_outputs(
+    dy: npt.NDArray[Any],
+    x: npt.NDArray[Any],
+    weight_shape: Sequence[int],
+    axes: Sequence[Axis],
+    groups: int,
+) -> Array:
     padded = _zero_padded(x, axes)
     filters = weight_shape[0]
     dy_by_group = dy.reshape(len(dy), groups, filters // groups, prod(a.out for a in axes))
@@ -140,12 +214,6 @@ def conv_grad_weight(
         term = np.einsum("ngkp,ngcp->gkc", dy_by_group, _gather(padded, met, groups))
         dw[tap] = term.reshape(weight_shape[:2])
     return dw
-
-
-def conv_grad_bias(dy: npt.NDArray[Any]) -> Array:
-    """db[k] = sum over n, p of dy[n,k,p]."""
-    total: Array = np.sum(dy, axis=(0, *range(2, dy.ndim)), dtype=np.float64)
-    return total
 
 
 def max_pool(

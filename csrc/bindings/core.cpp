@@ -18,6 +18,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("conv_dgrad", conv_dgrad);
   m.def("conv_wgrad", conv_wgrad);
   m.def("conv_bgrad", conv_bgrad);
+  m.def("conv_transpose_fprop", conv_transpose_fprop);
+  m.def("conv_transpose_dgrad", conv_transpose_dgrad);
+  m.def("conv_transpose_wgrad", conv_transpose_wgrad);
   m.def("batch_moments", batch_moments);
   m.def("batch_norm_fprop", batch_norm_fprop);
   m.def("batch_norm_grad", batch_norm_grad);

@@ -14,6 +14,8 @@ constexpr int64_t kMaxExtent = std::numeric_limits<int32_t>::max();
 // A window's taps are listed once a call.
 constexpr double kMaxPoolCells = 1 << 24;
 
+constexpr double kMaxTransposed = static_cast<double>(int64_t{1} << 48);
+
 constexpr const char* kAxisName[] = {"depth", "height", "width"};
 
 // The layout's axes, checked against the rank of x.
@@ -36,10 +38,18 @@ struct Layout {
   int64_t channels(const Dims& x) const { return channels_last ? x.back() : x[1]; }
   int64_t extent(const Dims& x, std::size_t axis) const { return x[axis + (channels_last ? 1 : 2)]; }
   Dims output(int64_t n, int64_t channels, const std::array<Axis, 3>& axis) const {
-    Dims y{n};
-    for (std::size_t i = 3 - spatial; i < 3; ++i) y.push_back(axis[i].out);
-    y.insert(channels_last ? y.end() : y.begin() + 1, channels);
-    return y;
+    return shape(n, channels, axis, &Axis::out);
+  }
+  Dims input(int64_t n, int64_t channels, const std::array<Axis, 3>& axis) const {
+    return shape(n, channels, axis, &Axis::in);
+  }
+
+ private:
+  Dims shape(int64_t n, int64_t channels, const std::array<Axis, 3>& axis, int64_t Axis::* extent) const {
+    Dims dims{n};
+    for (std::size_t i = 3 - spatial; i < 3; ++i) dims.push_back(axis[i].*extent);
+    dims.insert(channels_last ? dims.end() : dims.begin() + 1, channels);
+    return dims;
   }
 };
 
@@ -105,58 +115,132 @@ void check_extents(const Dims& shape, const char* name, int bits) {
   }
 }
 
+std::size_t spatial_axes(const std::string& layout) {
+  if (layout.size() < 3 || layout.size() > 5) throw py::value_error("layout \"" + layout + "\" is unknown");
+  return layout.size() - 2;
+}
+
+void check_filters(const Dims& x, const Dims& w, std::size_t spatial, const std::string& channel_axes,
+                   const std::string& shapes) {
+  if (w.size() != spatial + 2) {
+    throw py::value_error("w must have " + std::to_string(spatial + 2) + " axes (" + channel_axes +
+                          (spatial == 1   ? ", S"
+                           : spatial == 2 ? ", R, S"
+                                          : ", T, R, S") +
+                          "); " + shapes);
+  }
+  check_extents(x, "x", 48);
+  check_extents(w, "w", 31);
+  double cells = static_cast<double>(w[1]);
+  for (std::size_t i = 0; i < spatial; ++i) {
+    if (w[2 + i] < 1) throw py::value_error("w must have at least one cell along each spatial axis; " + shapes);
+    cells *= static_cast<double>(w[2 + i]);
+  }
+  if (cells > static_cast<double>(kMaxExtent)) throw py::value_error("w has 2**31 or more cells a filter; " + shapes);
+}
+
+int64_t check_groups(int64_t groups, int64_t channels, int64_t filters, const std::string& shapes) {
+  if (groups < 1) throw py::value_error("groups must be at least 1, got " + std::to_string(groups));
+  if (channels % groups == 0 && filters % groups == 0) return groups;
+  throw py::value_error("groups = " + std::to_string(groups) + " must divide the " + std::to_string(channels) +
+                        " channels of x" +
+                        (filters > 0 ? " and the " + std::to_string(filters) + " filters of w" : "") + "; " + shapes);
+}
+
+void apply_filter(const Dims& w, const Dims& stride, const Dims& dilation, std::size_t spatial,
+                  std::array<Axis, 3>& axis) {
+  check_entries(stride, "stride", spatial, 1);
+  check_entries(dilation, "dilation", spatial, 1);
+  for (std::size_t i = 0; i < spatial; ++i) {
+    Axis& a = axis[3 - spatial + i];
+    a.filter = w[2 + i];
+    a.stride = stride[i];
+    a.dilation = dilation[i];
+  }
+}
+
+// Input extents from output extents: those of the result of a transposed convolution.
+void apply_transposed_output(const Padding& padding, const Dims& output_padding, std::size_t spatial,
+                             std::array<Axis, 3>& axis, const std::string& shapes) {
+  check_entries(output_padding, "output_padding", spatial, 0);
+  const auto* word = std::get_if<std::string>(&padding);
+  const bool same = word != nullptr && *word != "valid";
+  for (std::size_t i = 0; i < spatial; ++i) {
+    Axis& a = axis[3 - spatial + i];
+    if (static_cast<double>(a.out) * static_cast<double>(a.stride) > kMaxTransposed)
+      throw py::value_error("the output would have 2**48 or more cells along an axis; " + shapes);
+    a.in = a.out * a.stride;  // "same"
+    if (output_padding[i] >= (same ? 1 : std::max(a.stride, a.dilation))) {
+      throw py::value_error("output_padding must be less than stride or dilation, and 0 with padding \"same\", got " +
+                            std::to_string(output_padding[i]) + " for stride " + std::to_string(a.stride) +
+                            " and dilation " + std::to_string(a.dilation));
+    }
+  }
+  apply_padding(padding, spatial, axis);
+  for (std::size_t i = 0; i < 3; ++i) {
+    Axis& a = axis[i];
+    const int64_t extra = i < 3 - spatial ? 0 : output_padding[i - (3 - spatial)];
+    if (!same) a.in = (a.out - 1) * a.stride + a.window() + extra - a.pad_begin - a.pad_end;
+    if (a.out > 0 && a.in > 0) continue;
+    throw py::value_error(std::string("the output would have no ") + kAxisName[i] + ": " + std::to_string(a.out) +
+                          " cells at stride " + std::to_string(a.stride) + " under a window of " +
+                          std::to_string(a.window()) + " are cropped by padding " + std::to_string(a.pad_begin) +
+                          " + " + std::to_string(a.pad_end) + "; " + shapes);
+  }
+}
+
 }  // namespace
 
 ConvGeometry::ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const Padding& padding, const Dims& dilation,
                            int64_t groups, const std::string& layout_name)
     : x(std::move(x_shape)), w(std::move(w_shape)) {
-  const std::size_t spatial = layout_name.size() - std::min<std::size_t>(2, layout_name.size());
-  if (spatial < 1 || spatial > 3) throw py::value_error("layout \"" + layout_name + "\" is unknown");
+  const std::size_t spatial = spatial_axes(layout_name);
   const Layout layout(layout_name, x, spatial);
   channels_last = layout.channels_last;
   const std::string shapes = "x has shape " + to_string(x) + " (" + layout_name + "), w has shape " + to_string(w);
-  const std::string filter_axes = std::string("DHW").substr(3 - spatial);
-  if (w.size() != spatial + 2) {
-    throw py::value_error("w must have " + std::to_string(spatial + 2) + " axes (K, C/groups, " +
-                          (spatial == 1   ? "S"
-                           : spatial == 2 ? "R, S"
-                                          : "T, R, S") +
-                          "); " + shapes);
-  }
-  check_extents(x, "x", 48);
-  check_extents(w, "w", 31);
-  check_entries(stride, "stride", spatial, 1);
-  check_entries(dilation, "dilation", spatial, 1);
-  if (groups < 1) throw py::value_error("groups must be at least 1, got " + std::to_string(groups));
-
+  check_filters(x, w, spatial, "K, C/groups", shapes);
   shape.n = x[0];
   shape.c = layout.channels(x);
   shape.k = w[0];
-  shape.groups = groups;
-  if (shape.c % groups != 0 || shape.k % groups != 0) {
-    throw py::value_error("groups = " + std::to_string(groups) + " must divide the " + std::to_string(shape.c) +
-                          " channels of x and the " + std::to_string(shape.k) + " filters of w; " + shapes);
-  }
+  shape.groups = check_groups(groups, shape.c, shape.k, shapes);
   if (w[1] != shape.group_c()) {
     throw py::value_error(
         "x has " + std::to_string(shape.c) + " channels but w takes " + std::to_string(w[1] * groups) +
         (groups > 1 ? " (" + std::to_string(w[1]) + " in each of " + std::to_string(groups) + " groups)" : "") + "; " +
         shapes);
   }
-  for (std::size_t i = 0; i < spatial; ++i) {
-    Axis& a = shape.axis[3 - spatial + i];
-    a.in = layout.extent(x, i);
-    a.filter = w[2 + i];
-    a.stride = stride[i];
-    a.dilation = dilation[i];
-    if (a.filter < 1) throw py::value_error("w must have at least one cell along each spatial axis; " + shapes);
-  }
-  if (static_cast<double>(shape.group_c()) * static_cast<double>(shape.taps()) > static_cast<double>(kMaxExtent)) {
-    throw py::value_error("w has 2**31 or more cells a filter; " + shapes);
-  }
+  apply_filter(w, stride, dilation, spatial, shape.axis);
+  for (std::size_t i = 0; i < spatial; ++i) shape.axis[3 - spatial + i].in = layout.extent(x, i);
   apply_padding(padding, spatial, shape.axis);
   apply_output(shape.axis, Rounding::floor, shapes);
   y = layout.output(shape.n, shape.k, shape.axis);
+}
+
+ConvGeometry ConvGeometry::transposed(const Dims& x_shape, const Dims& w_shape, const Dims& stride,
+                                      const Padding& padding, const Dims& output_padding, const Dims& dilation,
+                                      int64_t groups, const std::string& layout_name) {
+  const std::size_t spatial = spatial_axes(layout_name);
+  const Layout layout(layout_name, x_shape, spatial);
+  const std::string shapes =
+      "x has shape " + to_string(x_shape) + " (" + layout_name + "), w has shape " + to_string(w_shape);
+  check_filters(x_shape, w_shape, spatial, "C, K/groups", shapes);
+  ConvGeometry g;
+  g.channels_last = layout.channels_last;
+  g.w = w_shape;
+  g.y = x_shape;
+  g.shape.n = x_shape[0];
+  g.shape.k = layout.channels(x_shape);
+  if (w_shape[0] != g.shape.k) {
+    throw py::value_error("x has " + std::to_string(g.shape.k) + " channels but w takes " + std::to_string(w_shape[0]) +
+                          "; " + shapes);
+  }
+  g.shape.groups = check_groups(groups, g.shape.k, 0, shapes);
+  g.shape.c = w_shape[1] * groups;
+  apply_filter(w_shape, stride, dilation, spatial, g.shape.axis);
+  for (std::size_t i = 0; i < spatial; ++i) g.shape.axis[3 - spatial + i].out = layout.extent(x_shape, i);
+  apply_transposed_output(padding, output_padding, spatial, g.shape.axis, shapes);
+  g.x = layout.input(g.shape.n, g.shape.c, g.shape.axis);
+  return g;
 }
 
 PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& stride, const Padding& padding,
@@ -229,8 +313,11 @@ void register_geometry(py::module_& m) {
       .def(py::init<Dims, Dims, const Dims&, const Padding&, const Dims&, int64_t, const std::string&>(),
            py::arg("x_shape"), py::arg("w_shape"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
            py::arg("groups"), py::arg("layout"))
+      .def_property_readonly("input_shape", [=](const ConvGeometry& g) { return tuple(g.x); })
       .def_property_readonly("output_shape", [=](const ConvGeometry& g) { return tuple(g.y); })
       .def_property_readonly("flops", [](const ConvGeometry& g) { return g.shape.flops(); });
+  m.def("transposed_geometry", ConvGeometry::transposed, py::arg("x_shape"), py::arg("w_shape"), py::arg("stride"),
+        py::arg("padding"), py::arg("output_padding"), py::arg("dilation"), py::arg("groups"), py::arg("layout"));
   py::class_<PoolGeometry>(m, "PoolGeometry")
       .def(py::init<Dims, const Dims&, const Dims&, const Padding&, const Dims&, bool, const std::string&>(),
            py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),

@@ -16,11 +16,19 @@ using Padding = std::variant<std::string, std::vector<std::pair<int64_t, int64_t
 // Shapes are the user's, in the order of `layout`.
 struct ConvGeometry {
   ConvShape shape;
-  bool channels_last;
+  bool channels_last = false;
   Dims x, w, y;
 
   ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const Padding& padding, const Dims& dilation,
                int64_t groups, const std::string& layout);
+  // The convolution whose input gradient is a transposed convolution of x by w (C, K/groups, ...): y is the shape of
+  // that x, and x that of its result.
+  static ConvGeometry transposed(const Dims& x_shape, const Dims& w_shape, const Dims& stride, const Padding& padding,
+                                 const Dims& output_padding, const Dims& dilation, int64_t groups,
+                                 const std::string& layout);
+
+ private:
+  ConvGeometry() = default;
 };
 
 struct PoolGeometry {

@@ -50,65 +50,93 @@ Vector<const T> optional_vector(const std::optional<py::array>& a, const char* n
   return {static_cast<const T*>(a->data()), a->strides(0) / a->itemsize()};
 }
 
+// An array of a convolution, with its name and shape in messages; filters never have their channels last.
+struct Argument {
+  const py::array& array;
+  const char* name;
+  const Dims& shape;
+  const char* why;
+  bool channels_last;
+};
+
+constexpr const char* kOfGeometry = "the geometry's";
+
+// Checks the operands a and b, the bias of `channels` and the result, then calls run(a, b, bias, out) without the GIL.
+template <class Run>
+void with_operands(const Argument& a, const Argument& b, const std::optional<py::array>& bias, int64_t channels,
+                   py::array& out, const Dims& out_shape, const char* out_why, bool channels_last, Run run) {
+  visit_float(a.array, a.name, [&](auto zero) {
+    using T = decltype(zero);
+    check_type<T>(b.array, b.name, a.name);
+    check_shape(a.array, a.name, a.shape, a.why);
+    check_shape(b.array, b.name, b.shape, b.why);
+    if (bias) check_type<T>(*bias, "bias", a.name);
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable<T>(*bias)) : bias;
+    const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
+    check_type<T>(out, "out", a.name);
+    check_shape(out, "out", out_shape, out_why);
+    check_writable(out, "out");
+    const py::array a_view = addressable<T>(a.array), b_view = addressable<T>(b.array);
+    const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
+    const auto result = writable<T>(out, channels_last);
+    const ReleasedGil release;
+    run(at, bt, bias_vector, result);
+  });
+}
+
 inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
                        const std::optional<py::array>& bias, py::array& y, bool relu, const py::object& algorithm,
                        const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
-  visit_float(x, "x", [&](auto zero) {
-    using T = decltype(zero);
-    check_type<T>(w, "w", "x");
-    check_shape(x, "x", g.x, "the geometry's");
-    check_shape(w, "w", g.w, "the geometry's");
-    const std::optional<py::array> b = bias ? std::optional(addressable<T>(*bias)) : bias;
-    if (bias) check_type<T>(*bias, "bias", "x");
-    const auto bias_vector = optional_vector<T>(b, "bias", g.shape.k, "one per filter of w", "x");
-    check_type<T>(y, "out", "x");
-    check_shape(y, "out", g.y, "the output's");
-    check_writable(y, "out");
-    const py::array x_view = addressable<T>(x), w_view = addressable<T>(w);
-    const auto xt = readable<T>(x_view, g.channels_last), wt = readable<T>(w_view, false);
-    const auto yt = writable<T>(y, g.channels_last);
-    const ReleasedGil release;
-    backend::conv_fprop<T>(g.shape, xt, wt, bias_vector, relu, yt, options);
-  });
+  with_operands({x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias, g.shape.k, y, g.y,
+                "the output's", g.channels_last,
+                [&](auto xt, auto wt, auto b, auto yt) { backend::conv_fprop(g.shape, xt, wt, b, relu, yt, options); });
 }
 
 inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
                        const py::object& algorithm, const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
-  visit_float(dy, "dy", [&](auto zero) {
-    using T = decltype(zero);
-    check_type<T>(w, "w", "dy");
-    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
-    check_shape(w, "w", g.w, "the geometry's");
-    check_type<T>(dx, "out", "dy");
-    check_shape(dx, "out", g.x, "input_shape");
-    check_writable(dx, "out");
-    const py::array dy_view = addressable<T>(dy), w_view = addressable<T>(w);
-    const auto dyt = readable<T>(dy_view, g.channels_last), wt = readable<T>(w_view, false);
-    const auto dxt = writable<T>(dx, g.channels_last);
-    const ReleasedGil release;
-    backend::conv_dgrad<T>(g.shape, dyt, wt, dxt, options);
-  });
+  with_operands({dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+                {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.x, "input_shape", g.channels_last,
+                [&](auto dyt, auto wt, auto, auto dxt) { backend::conv_dgrad(g.shape, dyt, wt, dxt, options); });
 }
 
 inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
                        const py::object& algorithm, const py::object& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, workspace_limit);
-  visit_float(dy, "dy", [&](auto zero) {
-    using T = decltype(zero);
-    check_type<T>(x, "x", "dy");
-    check_shape(dy, "dy", g.y, "the shape of conv's output for these arguments");
-    check_shape(x, "x", g.x, "the geometry's");
-    check_type<T>(dw, "out", "dy");
-    check_shape(dw, "out", g.w, "weight_shape");
-    check_writable(dw, "out");
-    const py::array dy_view = addressable<T>(dy), x_view = addressable<T>(x);
-    const auto dyt = readable<T>(dy_view, g.channels_last), xt = readable<T>(x_view, g.channels_last);
-    const auto dwt = writable<T>(dw, false);
-    const ReleasedGil release;
-    backend::conv_wgrad<T>(g.shape, dyt, xt, dwt, options);
-  });
+  with_operands({dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+                {x, "x", g.x, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
+                [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, dyt, xt, dwt, options); });
+}
+
+// Transposed: the geometry is that of the convolution whose input gradient this is, so x has its outputs.
+constexpr const char* kOfTranspose = "the shape of conv_transpose's output for these arguments";
+
+inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
+                                 const std::optional<py::array>& bias, py::array& y, bool relu,
+                                 const py::object& algorithm, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  with_operands({x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias, g.shape.c, y, g.x,
+                "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
+                  backend::conv_transpose_fprop(g.shape, xt, wt, b, relu, yt, options);
+                });
+}
+
+inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
+                                 const py::object& algorithm, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  with_operands({dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.y,
+                "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
+                  backend::conv_fprop(g.shape, dyt, wt, none, false, dxt, options);
+                });
+}
+
+inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
+                                 const py::object& algorithm, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, workspace_limit);
+  with_operands({dy, "dy", g.x, kOfTranspose, g.channels_last}, {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw,
+                g.w, "weight_shape", false,
+                [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, xt, dyt, dwt, options); });
 }
 
 inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {

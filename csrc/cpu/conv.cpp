@@ -7,6 +7,7 @@
 #include "im2col.hpp"
 #include "implicit.hpp"
 #include "patches.hpp"
+#include "thread_pool.hpp"
 #include "winograd.hpp"
 
 namespace fastconv::cpu {
@@ -78,10 +79,7 @@ void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Ve
                 Tensor<T> y, const ConvOptions& options) {
   const Algorithm algorithm = plan_conv(Pass::forward, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) {
-    return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) {
-      const T value = bias.data != nullptr ? bias[k] : T(0);
-      return relu && value < 0 ? T(0) : value;
-    });
+    return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) { return finish(T(0), bias, relu, k); });
   }
   if (algorithm == Algorithm::direct) return depthwise::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
   if (algorithm == Algorithm::implicit) return implicit::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
@@ -90,14 +88,31 @@ void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Ve
 }
 
 template <class T>
+void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
+                          Tensor<T> y, const ConvOptions& options) {
+  const Algorithm algorithm = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm).algorithm;
+  if (empty_sum(shape)) {
+    return fill(y, shape.n, shape.c, in_extents(shape), [&](int64_t c) { return finish(T(0), bias, relu, c); });
+  }
+  if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, x, w, bias, relu, y, options.workspace_limit);
+  if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, x, w, bias, relu, y, options.workspace_limit);
+  if (algorithm == Algorithm::direct) {
+    depthwise::dgrad(shape, x, w, y, options.workspace_limit);
+  } else {
+    im2col::dgrad(shape, x, w, y, options.workspace_limit);
+  }
+  if (bias.data == nullptr && !relu) return;
+  parallel_for(shape.n * shape.c, num_threads(), [&](int64_t plane, int) {
+    const int64_t c = plane % shape.c;
+    for_each_cell(y, plane / shape.c, c, in_extents(shape), {0, shape.cells()},
+                  [&](T& cell, int64_t) { cell = finish(cell, bias, relu, c); });
+  });
+}
+
+template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
                 const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm).algorithm;
-  if (empty_sum(shape)) return fill(dx, shape.n, shape.c, in_extents(shape), [](int64_t) { return T(0); });
-  if (algorithm == Algorithm::direct) return depthwise::dgrad(shape, dy, w, dx, options.workspace_limit);
-  if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, dy, w, dx, options.workspace_limit);
-  if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, dy, w, dx, options.workspace_limit);
-  im2col::dgrad(shape, dy, w, dx, options.workspace_limit);
+  conv_transpose_fprop(shape, dy, w, {}, false, dx, options);
 }
 
 template <class T>
@@ -112,6 +127,8 @@ void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, T
 #define FASTCONV_INSTANTIATE(T)                                                                                  \
   template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
                            const ConvOptions&);                                                                  \
+  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool,  \
+                                     Tensor<T>, const ConvOptions&);                                             \
   template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
   template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);
 FASTCONV_INSTANTIATE(float)

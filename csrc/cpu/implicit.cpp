@@ -91,8 +91,9 @@ void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<cons
 }
 
 template <class T>
-void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit) {
-  for_each_phase(s, w, dx, [&](const ConvShape& phase, Tensor<const T> taps, Tensor<T> inputs) {
+void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
+           std::size_t workspace_limit) {
+  const auto visit = [&](const ConvShape& phase, Tensor<const T> taps, Tensor<T> inputs) {
     ConvShape group = phase;  // a convolution from dy's channels to dx's
     group.c = s.group_k();
     group.k = s.group_c();
@@ -100,9 +101,11 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> 
     for (int64_t g = 0; g < s.groups; ++g) {
       Tensor<const T> dyg{dy.at(0, g * group.c), dy.stride}, wg{taps.at(g * group.c, 0), taps.stride};
       std::swap(wg.stride[0], wg.stride[1]);
-      correlate<T>(group, dyg, wg, {}, false, Tensor<T>{inputs.at(0, g * group.k), inputs.stride}, workspace_limit);
+      const Vector<const T> bias_g{bias.data != nullptr ? &bias[g * group.k] : nullptr, bias.stride};
+      correlate(group, dyg, wg, bias_g, relu, Tensor<T>{inputs.at(0, g * group.k), inputs.stride}, workspace_limit);
     }
-  });
+  };
+  for_each_phase(s, w, dx, visit, bias, relu);
 }
 
 template <class T>
@@ -139,7 +142,8 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
 #define FASTCONV_INSTANTIATE(T)                                                                             \
   template void fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
                       std::size_t);                                                                         \
-  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);          \
+  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
+                      std::size_t);                                                                         \
   template void wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)

@@ -83,6 +83,13 @@ void for_each_cell(const Tensor<T>& t, int64_t n, int64_t c, const Extents& exte
   });
 }
 
+// The epilogue of one value: plus the channel's bias, through relu.
+template <class T>
+T finish(T value, const Vector<const T>& bias, bool relu, int64_t channel) {
+  if (bias.data != nullptr) value += bias[channel];
+  return relu && value < 0 ? T(0) : value;  // NaN stays NaN
+}
+
 // Sets a whole tensor [rows, channels, extents], one channel after another, to value(channel).
 template <class T, class Value>
 void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {

@@ -259,19 +259,21 @@ void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<cons
 }
 
 template <class T>
-void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit) {
+void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
+           std::size_t workspace_limit) {
   for_each_phase(s, w, dx,
                  [&](ConvShape adjoint, Tensor<const T> taps, Tensor<T> inputs) {  // without stride, there is one
                    std::swap(adjoint.c, adjoint.k);
                    std::swap(taps.stride[0], taps.stride[1]);
-                   fprop<T>(adjoint, dy, taps, {}, false, inputs, workspace_limit);
+                   fprop(adjoint, dy, taps, bias, relu, inputs, workspace_limit);
                  });
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                             \
   template void fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
                       std::size_t);                                                                         \
-  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);
+  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
+                      std::size_t);
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE

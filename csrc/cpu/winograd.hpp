@@ -12,6 +12,7 @@ template <class T>
 void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit);
 template <class T>
-void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit);
+void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
+           std::size_t workspace_limit);
 
 }  // namespace fastconv::cpu::winograd

@@ -27,6 +27,8 @@ class ConvGeometry:
         layout: str,
     ) -> None: ...
     @property
+    def input_shape(self) -> tuple[int, ...]: ...
+    @property
     def output_shape(self) -> tuple[int, ...]: ...
     @property
     def flops(self) -> float: ...
@@ -46,6 +48,16 @@ class PoolGeometry:
     @property
     def output_shape(self) -> tuple[int, ...]: ...
 
+def transposed_geometry(
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: _Padding,
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    layout: str,
+) -> ConvGeometry: ...
 def adaptive_geometry(
     x_shape: Sequence[int], output_size: Sequence[int], layout: str
 ) -> PoolGeometry: ...
@@ -79,6 +91,35 @@ def conv_wgrad(
     /,
 ) -> None: ...
 def conv_bgrad(dy: _Array, db: _Array, channels_last: bool, /) -> None: ...
+def conv_transpose_fprop(
+    geometry: ConvGeometry,
+    x: _Array,
+    w: _Array,
+    bias: _Array | None,
+    y: _Array,
+    relu: bool,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_transpose_dgrad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    w: _Array,
+    dx: _Array,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_transpose_wgrad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    x: _Array,
+    dw: _Array,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
 def max_pool_fprop(
     geometry: PoolGeometry, x: _Array, y: _Array, indices: _Indices | None, /
 ) -> None: ...

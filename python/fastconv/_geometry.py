@@ -109,6 +109,23 @@ def _conv(
 
 
 @lru_cache(_CACHED)
+def _transposed(
+    x: Ints,
+    w: Ints,
+    stride: Ints,
+    padding: str | tuple[tuple[int, int], ...],
+    output_padding: Ints,
+    dilation: Ints,
+    groups: int,
+    layout: str,
+) -> tuple[_core.ConvGeometry, Ints]:
+    geometry = _core.transposed_geometry(
+        x, w, stride, padding, output_padding, dilation, groups, layout
+    )
+    return geometry, geometry.input_shape
+
+
+@lru_cache(_CACHED)
 def _pool(
     x: Ints,
     kernel_size: Ints,
@@ -139,6 +156,31 @@ def conv_geometry(
         w,
         per_axis(stride, "stride", axes),
         paddings(padding, axes),
+        per_axis(dilation, "dilation", axes),
+        integer(groups, "groups"),
+        layout,
+    )
+
+
+def transposed_geometry(
+    axes: int,
+    x: Ints,
+    w: Ints,
+    stride: AxisArgument,
+    padding: PaddingArgument,
+    output_padding: AxisArgument,
+    dilation: AxisArgument,
+    groups: int,
+    layout: str,
+) -> tuple[_core.ConvGeometry, Ints]:
+    """The convolution whose adjoint takes shape x by w, and the shape of the adjoint's output."""
+    check_layout(layout, axes)
+    return _transposed(
+        x,
+        w,
+        per_axis(stride, "stride", axes),
+        paddings(padding, axes),
+        per_axis(output_padding, "output_padding", axes),
         per_axis(dilation, "dilation", axes),
         integer(groups, "groups"),
         layout,

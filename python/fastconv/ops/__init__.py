@@ -38,6 +38,7 @@ from .batch_norm import batch_moments as batch_moments
 from .batch_norm import batch_norm as batch_norm
 from .batch_norm import batch_norm_grad as batch_norm_grad
 from .conv import *
+from .conv_transpose import *
 from .dense import add as add
 from .dense import column_sum as column_sum
 from .dense import matmul as matmul
@@ -76,6 +77,21 @@ __all__: tuple[str, ...] = (
     "conv3d_grad_bias",
     "conv3d_grad_input",
     "conv3d_grad_weight",
+    "conv_transpose1d",
+    "conv_transpose1d_grad",
+    "conv_transpose1d_grad_bias",
+    "conv_transpose1d_grad_input",
+    "conv_transpose1d_grad_weight",
+    "conv_transpose2d",
+    "conv_transpose2d_grad",
+    "conv_transpose2d_grad_bias",
+    "conv_transpose2d_grad_input",
+    "conv_transpose2d_grad_weight",
+    "conv_transpose3d",
+    "conv_transpose3d_grad",
+    "conv_transpose3d_grad_bias",
+    "conv_transpose3d_grad_input",
+    "conv_transpose3d_grad_weight",
     "explain",
     "global_avg_pool1d",
     "global_avg_pool1d_grad",

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from .. import _geometry
-from .._dispatch import Backend, output, resolve
+from .._dispatch import output, resolve
 from .._geometry import AxisArgument, PaddingArgument
 from ._arguments import Array, Layout, channel_axis, check_precision, is_relu
+from ._gradients import gradients
 from ._ranks import other_ranks
 
 
@@ -142,12 +143,6 @@ def conv2d_grad(
     _axes: int = 2,
 ) -> tuple[Array | None, Array | None, Array | None]:
     """All gradients of sum((conv2d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    known = {"input", "weight", "bias"}
-    wanted = {needs} if isinstance(needs, str) or not isinstance(needs, Iterable) else set(needs)
-    if not wanted <= known:
-        raise ValueError(f'needs must be of "input", "weight" and "bias", got {needs!r}')
-    backend, (dy, x, w) = resolve(dy=dy, x=x, w=w)
-    _check_outs(out, backend, dy=dy, x=x, w=w)
     options: dict[str, Any] = {
         "stride": stride,
         "padding": padding,
@@ -159,35 +154,8 @@ def conv2d_grad(
         "workspace_limit": workspace_limit,
         "_axes": _axes,
     }
-    dx = dw = db = None
-    if "input" in wanted:
-        dx = conv2d_grad_input(dy, w, x.shape, **options, out=out[0])
-    if "weight" in wanted:
-        dw = conv2d_grad_weight(dy, x, w.shape, **options, out=out[1])
-    if "bias" in wanted:
-        db = conv2d_grad_bias(dy, layout=layout, out=out[2], _axes=_axes)
-    return dx, dw, db
-
-
-def _check_outs(out: Any, backend: Backend, **operands: Array) -> None:
-    """Before the first of several results is written: each `out` fits and overlaps no other."""
-    if not isinstance(out, tuple | list) or len(out) != 3:
-        raise ValueError(
-            f"out must be three arrays or None, (dx, dw, db), got {type(out).__name__}"
-        )
-    dy, x, w = operands.values()
-    shapes = (x.shape, w.shape, w.shape[:1])
-    for i, (array, shape) in enumerate(zip(out, shapes, strict=True)):
-        if array is None:
-            continue
-        output(array, backend, shape, dy.dtype, **operands)
-        for j in range(i):
-            output(array, backend, shape, dy.dtype, **{f"out[{j}]": out[j]})
-        if array.shape != shape or array.dtype != dy.dtype or not array.flags.writeable:
-            raise ValueError(
-                f"out[{i}] must be writable, of shape {shape} and dtype {dy.dtype}, "
-                f"got shape {array.shape} and dtype {array.dtype}"
-            )
+    ops = conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias
+    return gradients(ops, dy, x, w, needs, out, options)
 
 
 conv1d, conv3d = other_ranks(conv2d)

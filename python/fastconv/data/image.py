@@ -7,6 +7,7 @@ placed in 28 x 28 with their centre of mass in the middle (LeCun et al. 1998, se
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -69,9 +70,11 @@ def _read_picture(path: Path) -> Gray:
 def _read_npy(path: Path) -> Gray:
     """Gray levels 0 to 255."""
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable .npy file ({error})") from None
+        # As a map, which is no longer than the file, whatever shape its header claims.
+        array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="r"))
+    except (EOFError, OverflowError, SyntaxError, TokenError, TypeError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise ValueError(f"{path}: not a readable .npy file ({problem})") from None
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or 0 in array.shape:

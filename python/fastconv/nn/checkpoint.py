@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from .layer import Array, move
 
 if TYPE_CHECKING:
     from .sequential import Sequential
+
+DTYPES = {"F32": "float32", "F64": "float64"}  # those of parameters
 
 
 def save(model: Sequential, path: str | os.PathLike[str]) -> None:
@@ -36,30 +38,37 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
 
 def load(model: Sequential, path: str | os.PathLike[str]) -> None:
     """Read what `save` wrote in place; on a mismatch raise before anything is written."""
-    tensors = _read(Path(path))
+    safetensors = require("safetensors", "train")
     state = {s.name: s.data for s in model.state()}
-    faults = [f"{name} is missing" for name in state.keys() - tensors.keys()]
-    faults += [f"{name} is not in the model" for name in tensors.keys() - state.keys()]
-    for name in state.keys() & tensors.keys():
-        found, wanted = _describe(tensors[name]), _describe(state[name])
-        if found != wanted:
-            faults.append(f"{name} is {found}, the model's {wanted}")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names: list[str] = file.keys()
+            found = {name: _describe(file.get_slice(name)) for name in names}
+            _check_fit(model, path, state, found)
+            for name, data in state.items():
+                data[...] = file.get_tensor(name)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
+
+
+def _check_fit(
+    model: Sequential, path: str | os.PathLike[str], state: dict[str, Array], found: dict[str, str]
+) -> None:
+    """The file's arrays are the model's: all names, shapes and dtypes, by its header alone."""
+    wanted = {name: f"{data.dtype} {data.shape}" for name, data in state.items()}
+    faults = [f"{name} is missing" for name in wanted.keys() - found.keys()]
+    faults += [f"{name} is not in the model" for name in found.keys() - wanted.keys()]
+    faults += [
+        f"{name} is {found[name]}, the model's {wanted[name]}"
+        for name in wanted.keys() & found.keys()
+        if found[name] != wanted[name]
+    ]
     if faults:
         listed = "; ".join(sorted(faults))
         raise ValueError(f"{path} does not fit this model ({model.name}): {listed}")
-    for name, data in state.items():
-        data[...] = tensors[name]
 
 
-def _read(path: Path) -> dict[str, Array]:
-    numpy_format = require("safetensors.numpy", "train")
-    corrupt = require("safetensors", "train").SafetensorError
-    try:
-        tensors: dict[str, Array] = numpy_format.load_file(path)
-    except corrupt as error:
-        raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
-    return tensors
-
-
-def _describe(array: Array) -> str:
-    return f"{array.dtype} {array.shape}"
+def _describe(tensor: Any) -> str:
+    """Dtype and shape of a tensor in a file; a dtype that no model has by the file's own name."""
+    dtype = tensor.get_dtype()
+    return f"{DTYPES.get(dtype, dtype)} {tuple(tensor.get_shape())}"

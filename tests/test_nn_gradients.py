@@ -57,6 +57,24 @@ LAYERS: dict[str, tuple[Callable[[np.random.Generator], nn.Layer], tuple[int, ..
         ),
         (2, 6, 5, 3),
     ),
+    "transposed": (
+        lambda rng: nn.ConvTranspose2d(
+            *(4, 6, (3, 2)),
+            **{**UNEVEN, "padding": ((1, 0), (0, 1))},
+            output_padding=(1, 0),
+            groups=2,
+            activation="relu",
+            dtype=F64,
+            rng=rng,
+        ),
+        (2, 4, 3, 4),
+    ),
+    "transposed-nhwc": (
+        lambda rng: nn.ConvTranspose2d(
+            3, 2, (2, 3), stride=2, padding="same", layout="NHWC", dtype=F64, rng=rng
+        ),
+        (2, 4, 3, 3),
+    ),
     "pool": (lambda rng: nn.MaxPool2d((2, 3)), (2, 3, 5, 7)),
     "pool-overlap": (lambda rng: nn.MaxPool2d((3, 2), stride=(1, 2), padding=1), (2, 2, 5, 4)),
     "pool-nhwc": (lambda rng: nn.MaxPool2d((3, 2), stride=2, layout="NHWC"), (2, 6, 5, 3)),

@@ -50,6 +50,21 @@ def test_conv2d_is_the_function_with_its_geometry(rng: np.random.Generator) -> N
     assert layer.weight.data.shape == (6, 2, 3, 2)
 
 
+def test_transposed_convolution_is_the_function(rng: np.random.Generator) -> None:
+    geometry: dict[str, Any] = {"stride": (2, 3), "padding": (1, 0), "output_padding": (1, 2)}
+    layer = nn.ConvTranspose2d(4, 6, (3, 2), **geometry, groups=2, rng=3)
+    x = normal(rng, 2, 4, 5, 3)
+    assert layer.bias is not None
+    layer.bias.data[...] = np.arange(6)
+    expected = fastconv.conv_transpose2d(
+        x, layer.weight.data, layer.bias.data, **geometry, groups=2
+    )
+    np.testing.assert_array_equal(layer(x), expected)
+    assert layer.weight.data.shape == (4, 3, 3, 2)
+    table = nn.Sequential(layer).summary((4, 5, 3)).splitlines()[-1]
+    assert table.split()[-1] == f"{2 * 4 * 5 * 3 * 3 * 3 * 2 / 1e6:.2f}"
+
+
 def test_linear_is_x_times_the_transposed_weight() -> None:
     layer = nn.Linear(3, 2)
     layer.weight.data[...] = [[1, 2, 3], [4, 5, 6]]
@@ -122,6 +137,7 @@ LAYERS: list[tuple[nn.Layer, tuple[int, ...]]] = [
     (nn.GlobalAvgPool2d(), (1, 2, 4, 5)),
     (nn.Conv1d(2, 3, 2), (1, 2, 4)),
     (nn.Conv3d(2, 3, 2), (1, 2, 4, 3, 2)),
+    (nn.ConvTranspose2d(2, 3, 2), (1, 2, 4, 3)),
     (nn.Linear(4, 3), (2, 4)),
     (nn.ReLU(), (2, 3)),
     (nn.LeakyReLU(0.1), (2, 3)),
@@ -220,6 +236,9 @@ def test_repr_shows_what_is_not_the_default() -> None:
     assert repr(nn.Conv1d(3, 5, 4, stride=2)) == "Conv1d(3, 5, kernel_size=4, stride=2)"
     assert repr(nn.Conv3d(3, 5, (1, 2, 2), layout="NDHWC")) == (
         "Conv3d(3, 5, kernel_size=(1, 2, 2), layout='NDHWC')"
+    )
+    assert repr(nn.ConvTranspose2d(6, 4, (3, 1), groups=2, stride=2, output_padding=1)) == (
+        "ConvTranspose2d(6, 4, kernel_size=(3, 1), stride=2, groups=2, output_padding=1)"
     )
     assert repr(nn.AvgPool2d(3, count_include_pad=False)) == "AvgPool2d(3, count_include_pad=False)"
     assert repr(nn.AdaptiveAvgPool2d((3, 2))) == "AdaptiveAvgPool2d((3, 2))"

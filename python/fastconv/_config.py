@@ -18,6 +18,6 @@ def config() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print version, compiler, instruction set in use and available, BLAS, threads and GPU support."""
+    """Print version, compiler, instruction sets, BLAS, threads and GPU support."""
     for name, value in config().items():
         print(f"{name + ':':<12} {value}")

@@ -84,16 +84,21 @@ class _Convolution(Layer):
         return 2 * math.prod(output_shape) * math.prod(self.weight.data.shape[1:])
 
     def extra_repr(self) -> str:
-        k, c, *size = self.weight.data.shape
+        c, k = self._channels()
+        size = self.weight.data.shape[2:]
         options = {**self.geometry, "bias": self.bias is not None, "activation": self.activation}
         if self.geometry["layout"] == self._layout:
             del options["layout"]
-        shown = size[0] if len(set(size)) == 1 else tuple(size)
-        channels = f"{c * self.geometry['groups']}, {k}"
-        return ", ".join([channels, f"kernel_size={shown}", *self._given(options)])
+        shown = size[0] if len(set(size)) == 1 else size
+        return ", ".join([f"{c}, {k}, kernel_size={shown}", *self._given(options)])
 
     def _weight_shape(self, c: int, k: int, groups: int, size: tuple[int, ...]) -> tuple[int, ...]:
         return (k, c // groups, *size)
+
+    def _channels(self) -> tuple[int, int]:
+        """Those of x and of y."""
+        k, c = self.weight.data.shape[:2]
+        return c * self.geometry["groups"], k
 
     def _function(self, suffix: str = "") -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(ops, self._op + suffix)
@@ -137,3 +142,59 @@ class Conv3d(_Convolution):
 
     _op = "conv3d"
     _layout = "NCDHW"
+
+
+class ConvTranspose2d(_Convolution):
+    """y = activation(conv_transpose2d(x, weight) + bias).
+
+    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with layout="NHWC".
+    `weight` is (in_channels, out_channels/groups, R, S) in either layout, `bias` (out_channels,).
+    Geometry is that of `fastconv.conv_transpose2d`. `activation` is None or "relu", computed by
+    the same kernel call.
+    """
+
+    _op = "conv_transpose2d"
+    _layout = "NCHW"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: AxisArgument,
+        *,
+        stride: AxisArgument = 1,
+        padding: PaddingArgument = 0,
+        output_padding: AxisArgument = 0,
+        dilation: AxisArgument = 1,
+        groups: int = 1,
+        bias: bool = True,
+        activation: str | None = None,
+        layout: str | None = None,
+        dtype: DTypeLike = "float32",
+        rng: init.RNG = None,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            activation=activation,
+            layout=layout,
+            dtype=dtype,
+            rng=rng,
+        )
+        self.geometry["output_padding"] = output_padding
+
+    def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        return super().flops(output_shape, input_shape)
+
+    def _weight_shape(self, c: int, k: int, groups: int, size: tuple[int, ...]) -> tuple[int, ...]:
+        return (c, k // groups, *size)
+
+    def _channels(self) -> tuple[int, int]:
+        c, k = self.weight.data.shape[:2]
+        return c, k * self.geometry["groups"]

@@ -26,7 +26,7 @@ struct Tensor {
   T* data = nullptr;
   std::array<int64_t, 5> stride{};
 
-  T* at(int64_t n, int64_t c) const { return data + n * stride[0] + c * stride[1]; }
+  FASTCONV_HD T* at(int64_t n, int64_t c) const { return data + n * stride[0] + c * stride[1]; }
 };
 
 template <class T>
@@ -34,7 +34,7 @@ struct Vector {
   T* data = nullptr;  // null: absent
   int64_t stride = 1;
 
-  T& operator[](int64_t i) const { return data[i * stride]; }
+  FASTCONV_HD T& operator[](int64_t i) const { return data[i * stride]; }
 };
 
 template <class T>

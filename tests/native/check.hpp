@@ -17,6 +17,9 @@ int failures();
 // Says on the output that the rest of the test is not run here, and why.
 void skip(const char* reason);
 
+// Runs the tests of the files that the command line names, or all of them. Returns the exit status.
+int run_tests(int argc, char** argv);
+
 // The context of a check in a loop: where("in", 5, "stride", 2) is " at in=5 stride=2".
 template <class... Pairs>
 std::string where(const Pairs&... pairs) {

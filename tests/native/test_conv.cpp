@@ -5,12 +5,13 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
+using test::can_serve;
 using test::GuardedTensor;
 using test::Integers;
 using test::Memory;
@@ -108,20 +109,6 @@ const std::vector<Problem>& problems() {
   return all;
 }
 
-bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
-  const bool depthwise = s.group_c() == 1 && (s.group_k() == 1 || pass == Pass::forward);
-  const bool plane = s.axis[0].pointwise() && s.groups == 1;
-  const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
-  switch (algorithm) {
-    case Algorithm::direct:
-      return depthwise && pass != Pass::weight;
-    case Algorithm::winograd:
-      return plane && three(s.axis[1]) && three(s.axis[2]) && pass != Pass::weight;
-    default:
-      return true;
-  }
-}
-
 // How far a result may be from the exact one: Winograd's transforms round, sums of small integers do not.
 template <class T>
 double tolerance(Algorithm algorithm, const GuardedTensor<double>& exact) {
@@ -216,6 +203,7 @@ TEST(filter_gradient) {
 }
 
 TEST(a_workspace_that_is_too_small_is_an_error_before_anything_is_written) {
+  if (!test::kImplicitNeedsWorkspace) return test::skip("this backend needs none");
   const Problem& p = problems()[0];
   const auto x = p.x.to<float>(test::kNCHW), w = p.w.to<float>(test::kNCHW);
   GuardedTensor<float> y(p.y.shape(), test::kNCHW, -5.0f);
@@ -240,4 +228,4 @@ TEST(the_plan_is_an_algorithm_that_serves) {
   }
 }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

@@ -3,10 +3,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
 using test::GuardedTensor;
@@ -80,4 +80,4 @@ TEST(several_blocks_of_k_and_several_tasks) {
 
 TEST(an_empty_sum_is_the_bias) { check_product<float>(5, 37, 0, test::kNCHW, test::kNCHW, test::kNCHW, true); }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

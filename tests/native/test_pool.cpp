@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
 using test::GuardedTensor;
@@ -167,4 +167,4 @@ TEST(backward_refuses_an_index_outside_and_writes_nothing) {
   }
 }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

@@ -2,10 +2,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
 using test::GuardedTensor;
@@ -96,4 +96,4 @@ TEST(bias_gradients) {
 
 TEST(bias_gradients_of_an_empty_batch_are_zero) { check_bias_gradient<float>({0, 5, 1, 7, 11}, test::kNCHW); }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

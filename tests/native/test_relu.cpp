@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
 using test::Integers;
@@ -103,4 +103,4 @@ TEST(nan_passes_relu_and_stops_its_gradient) {
   CHECK_EQUAL(dx, 0.0f);
 }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

@@ -1,0 +1,223 @@
+// The passes of convolution as matrix products over the tensors where they lie, or by their definition.
+//
+//   pass              row of a      column of b    term             c
+//   forward           filter        pixel          cell of a filter y
+//   input gradient    the forward pass of dy for each phase of the stride (adjoint.hpp), filters and channels exchanged
+//   filter gradient   filter        cell of a      pixel            dw
+//                                   filter
+//
+// Where the channels of the output lie densest, a and b change places, so that the columns of c are dense.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "../adjoint.hpp"
+#include "direct.cuh"
+#include "gemm.cuh"
+
+namespace fastconv::cuda {
+namespace {
+
+Radix one_digit(int64_t extent, int64_t stride) {
+  Radix radix;
+  radix.extent[kOther] = narrow(std::max<int64_t>(extent, 1));  // an empty axis is never counted through
+  radix.stride[kOther] = stride;
+  return radix;
+}
+
+// Radix over the spatial extents {d, h, w}, with strides {w, h, d}, and `other`.
+Radix four_digits(const std::array<int64_t, 3>& extents, const int64_t (&strides)[3], int64_t other,
+                  int64_t other_stride, bool other_first) {
+  Radix radix = one_digit(other, other_stride);
+  for (std::size_t i = 0; i < 3; ++i) {
+    radix.extent[i] = narrow(extents[2 - i]);
+    radix.stride[i] = strides[i];
+  }
+  radix.other_first = other_first;
+  return radix;
+}
+
+// Radix over the pixels of a tensor, or over its cells with its channels.
+template <class T>
+Radix pixels_of(const Tensor<T>& t, int64_t images, const std::array<int64_t, 3>& extents) {
+  return four_digits(extents, {t.stride[4], t.stride[3], t.stride[2]}, images, t.stride[0], false);
+}
+
+std::array<int64_t, 3> filters(const ConvShape& s) { return {s.axis[0].filter, s.axis[1].filter, s.axis[2].filter}; }
+std::array<int64_t, 3> outputs(const ConvShape& s) { return {s.axis[0].out, s.axis[1].out, s.axis[2].out}; }
+
+// Patches of x: the cell of a pixel's window that a filter cell meets. Strides along the window are those of x times
+// the dilation, along the pixels times the stride.
+template <class T>
+void patches_of(const ConvShape& s, const Tensor<const T>& x, bool channels_dense, Radix& pixels, Radix& cells,
+                Operand<T>& operand) {
+  pixels = pixels_of(x, s.n, outputs(s));
+  cells = four_digits(filters(s), {x.stride[4], x.stride[3], x.stride[2]}, s.group_c(), x.stride[1], channels_dense);
+  operand.data = x.data;
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Axis& a = s.axis[2 - i];
+    pixels.stride[i] *= a.stride;
+    pixels.scale[i] = static_cast<int>(a.stride);
+    pixels.shift[i] = -static_cast<int>(a.pad_begin);
+    cells.stride[i] *= a.dilation;
+    cells.scale[i] = static_cast<int>(a.dilation);
+    operand.image[i] = narrow(a.in);
+    operand.data -= a.pad_begin * x.stride[4 - i];
+  }
+  operand.group_stride = s.group_c() * x.stride[1];
+}
+
+template <class T>
+void exchange_operands(Product<T>& p) {
+  std::swap(p.a, p.b);
+  std::swap(p.rows, p.columns);
+  std::swap(p.c.rows, p.c.columns);
+  p.bias_by_row = !p.bias_by_row;
+}
+
+template <class T>
+void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w, const Vector<const T>& bias,
+                    bool relu, const Tensor<T>& y, const ConvOptions& options) {
+  const bool channels_dense = x.stride[1] == 1;
+  Product<T> p;
+  p.a.data = w.data;
+  p.a.group_stride = w.group_stride;
+  p.a.rows = one_digit(s.group_k(), w.output_stride);
+  p.a.terms = four_digits(filters(s), w.tap_stride, s.group_c(), w.input_stride, channels_dense);
+  p.a.along_terms = w.output_stride != 1;
+  patches_of(s, x, channels_dense, p.b.rows, p.b.terms, p.b);
+  p.b.along_terms = channels_dense;
+  p.c.data = y.data;
+  p.c.group_stride = s.group_k() * y.stride[1];
+  p.c.rows = one_digit(s.group_k(), y.stride[1]);
+  p.c.columns = pixels_of(y, s.n, outputs(s));
+  p.bias = bias;
+  p.relu = relu;
+  p.rows = s.group_k();
+  p.columns = s.n * s.pixels();
+  p.terms = s.group_c() * s.taps();
+  p.groups = s.groups;
+  if (y.stride[1] == 1) exchange_operands(p);
+  multiply(p, options.workspace_limit);
+}
+
+template <class T>
+void implicit_wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+                    const ConvOptions& options) {
+  Product<T> p;
+  p.a.data = dy.data;
+  p.a.group_stride = s.group_k() * dy.stride[1];
+  p.a.rows = one_digit(s.group_k(), dy.stride[1]);
+  p.a.terms = pixels_of(dy, s.n, outputs(s));
+  p.a.along_terms = dy.stride[1] != 1;
+  const bool channels_dense = x.stride[1] == 1;
+  patches_of(s, x, channels_dense, p.b.terms, p.b.rows, p.b);
+  p.b.along_terms = !channels_dense;
+  p.c.data = dw.data;
+  p.c.group_stride = s.group_k() * dw.stride[0];
+  p.c.rows = one_digit(s.group_k(), dw.stride[0]);
+  p.c.columns =
+      four_digits(filters(s), {dw.stride[4], dw.stride[3], dw.stride[2]}, s.group_c(), dw.stride[1], channels_dense);
+  p.rows = s.group_k();
+  p.columns = s.group_c() * s.taps();
+  p.terms = s.n * s.pixels();
+  p.groups = s.groups;
+  multiply(p, options.workspace_limit);
+}
+
+// The groups' matrices have a row or a sum of one channel: tiles of a product would be nearly empty.
+bool thin(const ConvShape& s) { return s.groups > 1 && (s.group_c() == 1 || s.group_k() == 1); }
+
+// The algorithm to take, after every check of the shape.
+Algorithm choose(Pass pass, const ConvShape& s, const ConvOptions& options) {
+  check_extents(s.axis);
+  narrow(s.c), narrow(s.k);
+  return plan_conv(pass, s, true, options.algorithm).algorithm;
+}
+
+template <class T>
+void fprop(Algorithm algorithm, const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w,
+           const Vector<const T>& bias, bool relu, const Tensor<T>& y, const ConvOptions& options) {
+  if (algorithm == Algorithm::direct) return direct_conv(s, x, w, bias, relu, y);
+  implicit_fprop(s, x, w, bias, relu, y, options);
+}
+
+}  // namespace
+
+ConvPlan plan_conv(Pass, const ConvShape& shape, bool, Algorithm algorithm) {
+  if (algorithm == Algorithm::im2col || algorithm == Algorithm::winograd) {
+    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) +
+                                "\" has no GPU kernel; \"auto\", \"implicit\" and \"direct\" have");
+  }
+  if (algorithm != Algorithm::automatic) return {algorithm, "asked for"};
+  if (thin(shape)) return {Algorithm::direct, "groups of one channel or one filter: tiles would be nearly empty"};
+  return {Algorithm::implicit, "a matrix product that gathers the patches"};
+}
+
+template <class T>
+void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
+                const ConvOptions& options) {
+  const Algorithm algorithm = choose(Pass::forward, s, options);
+  if (s.n == 0 || s.k == 0) return;
+  fprop(algorithm, s, x, Filters<T>::forward(w, s), bias, relu, y, options);
+}
+
+template <class T>
+void conv_dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, const ConvOptions& options) {
+  const Algorithm algorithm = choose(Pass::input, s, options);
+  if (s.n == 0 || s.c == 0) return;
+  const auto pass = [&](Algorithm by, ConvShape phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
+    std::swap(phase.c, phase.k);
+    fprop(by, phase, dy, Filters<T>::exchanged(taps, s), {}, false, inputs, options);
+  };
+  for_each_phase(
+      s, w, dx,
+      [&](const ConvShape& phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
+        pass(algorithm, phase, taps, inputs);
+      },
+      // A sum of no taps is zero.
+      [&](const ConvShape& phase, const Tensor<T>& inputs) { pass(Algorithm::direct, phase, w, inputs); });
+}
+
+template <class T>
+void conv_wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, const ConvOptions& options) {
+  const Algorithm algorithm = choose(Pass::weight, s, options);
+  if (s.k == 0 || s.c == 0) return;
+  if (algorithm == Algorithm::direct) return direct_wgrad(s, dy, x, dw);
+  implicit_wgrad(s, dy, x, dw, options);
+}
+
+template <class T>
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c) {
+  Product<T> p;
+  p.a.data = a.data;
+  p.a.rows = one_digit(a.rows, a.row_stride);
+  p.a.terms = one_digit(a.cols, a.col_stride);
+  p.a.along_terms = a.row_stride != 1;
+  p.b.data = b.data;
+  p.b.rows = one_digit(b.cols, b.col_stride);
+  p.b.terms = one_digit(b.rows, b.row_stride);
+  p.b.along_terms = b.col_stride != 1;
+  p.c.data = c.data;
+  p.c.rows = one_digit(c.rows, c.row_stride);
+  p.c.columns = one_digit(c.cols, c.col_stride);
+  p.bias = bias;
+  p.bias_by_row = false;
+  p.relu = relu;
+  p.rows = c.rows;
+  p.columns = c.cols;
+  p.terms = a.cols;
+  multiply(p, std::numeric_limits<std::size_t>::max());
+}
+
+#define FASTCONV_INSTANTIATE(T)                                                                                  \
+  template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
+                           const ConvOptions&);                                                                  \
+  template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
+  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
+  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, bool, Matrix<T>);
+FASTCONV_INSTANTIATE(float)
+FASTCONV_INSTANTIATE(double)
+#undef FASTCONV_INSTANTIATE
+
+}  // namespace fastconv::cuda

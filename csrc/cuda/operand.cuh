@@ -1,0 +1,201 @@
+// Operands of the matrix product as the tensors they come from: nothing is unrolled into a matrix in memory.
+//
+// Row i and term k of an operand stand for the cell row.offset(i) + terms.offset(k) of a tensor. Both numbers are
+// counted in mixed radix over (w, h, d, other), where `other` are channels or images: the terms of patches x are the
+// cells of a filter, its rows are pixels, or the other way round in the weight gradient. A digit moves the address, and
+// those of w, h and d also a coordinate of the image; the two coordinates add up, and where the sum lies outside the
+// image the cell is padding and zero. Filters and plain matrices are the same without an image.
+#pragma once
+
+#include "../ops.hpp"
+#include "launch.hpp"
+
+namespace fastconv::cuda {
+
+inline int narrow(int64_t value) {
+  if (value > 0x7fffffff) {
+    throw std::invalid_argument("the GPU kernels take extents below 2**31, got " + std::to_string(value));
+  }
+  return static_cast<int>(value);
+}
+
+// Coordinates are ints in the kernels, with room for the outermost tap of the outermost window.
+inline void check_extents(const std::array<Axis, 3>& axes) {
+  for (const Axis& a : axes) {
+    const int64_t windows = (a.out - 1) * a.stride + a.window();
+    const int64_t farthest = (a.in > windows ? a.in : windows) + a.pad_begin + a.pad_end;
+    if (farthest < (int64_t{1} << 29)) continue;
+    throw std::invalid_argument("the GPU kernels take padded axes below 2**29 cells, got one of " +
+                                std::to_string(farthest));
+  }
+}
+
+inline constexpr int kW = 0, kH = 1, kD = 2, kOther = 3;
+
+// Filters by the channels that a pass reads (input) and writes (output), both counted within a group: in the input
+// gradient these are the filters and the channels of w.
+template <class T>
+struct Filters {
+  const T* data = nullptr;
+  int64_t group_stride = 0, output_stride = 0, input_stride = 0;
+  int64_t tap_stride[3] = {0, 0, 0};  // along w, h, d
+
+  static Filters forward(const Tensor<const T>& w, const ConvShape& s) {
+    return {w.data, s.group_k() * w.stride[0], w.stride[0], w.stride[1], {w.stride[4], w.stride[3], w.stride[2]}};
+  }
+  static Filters exchanged(const Tensor<const T>& w, const ConvShape& s) {
+    Filters filters = forward(w, s);
+    filters.output_stride = w.stride[1];
+    filters.input_stride = w.stride[0];
+    return filters;
+  }
+};
+
+// Numbers in mixed radix: number = digits over `extent`, the innermost first, which is w, or `other` if it lies
+// densest.
+struct Radix {
+  int extent[4] = {1, 1, 1, 1};
+  int64_t stride[4] = {0, 0, 0, 0};  // elements that a step of the digit moves the address
+  int scale[3] = {0, 0, 0};          // cells that it moves the coordinate
+  int shift[3] = {0, 0, 0};
+  int slab[4] = {0, 0, 0, 0};  // the digits of a slab of terms: what a reader adds from one to the next
+  bool other_first = false;
+};
+
+template <class T>
+struct Operand {
+  const T* data = nullptr;
+  int64_t group_stride = 0;  // elements from one group's operand to the next one's
+  Radix rows, terms;
+  int image[3] = {1, 1, 1};  // extents along w, h, d that a coordinate must lie in
+  bool along_terms = false;  // whether neighbouring terms, not rows, are neighbours in memory
+};
+
+// The result, c[row, column]; coordinates play no part.
+template <class T>
+struct Result {
+  T* data = nullptr;
+  int64_t group_stride = 0;
+  Radix rows, columns;
+};
+
+struct Place {
+  int64_t offset;
+  int w, h, d;
+};
+
+// number % extent, and number / extent in its place; 32-bit division, where it will do, is several times as fast.
+FASTCONV_HD inline int take_digit(int64_t& number, int extent) {
+  if (number <= 0xffffffff) {
+    const auto low = static_cast<unsigned>(number), divisor = static_cast<unsigned>(extent);
+    number = low / divisor;
+    return static_cast<int>(low % divisor);
+  }
+  const auto digit = static_cast<int>(number % extent);
+  number /= extent;
+  return digit;
+}
+
+struct Digits {
+  int digit[4];
+
+  FASTCONV_HD static Digits of(const Radix& radix, int64_t number) {
+    Digits digits;
+    if (radix.other_first) digits.digit[kOther] = take_digit(number, radix.extent[kOther]);
+    digits.digit[kW] = take_digit(number, radix.extent[kW]);
+    digits.digit[kH] = take_digit(number, radix.extent[kH]);
+    digits.digit[kD] = take_digit(number, radix.extent[kD]);
+    if (!radix.other_first) digits.digit[kOther] = static_cast<int>(number);
+    return digits;
+  }
+
+  // Adds another number, digit by digit with carries: no division.
+  __device__ __forceinline__ void add(const Radix& radix, const int (&step)[4]) {
+    int carry = 0;
+    const auto advance = [&](int which) {
+      digit[which] += step[which] + carry;
+      carry = digit[which] >= radix.extent[which] ? 1 : 0;
+      if (carry != 0) digit[which] -= radix.extent[which];
+    };
+    if (radix.other_first) advance(kOther);
+    advance(kW);
+    advance(kH);
+    advance(kD);
+    if (!radix.other_first) advance(kOther);
+  }
+
+  __device__ __forceinline__ int64_t offset(const Radix& radix) const {
+    return digit[kW] * radix.stride[kW] + digit[kH] * radix.stride[kH] + digit[kD] * radix.stride[kD] +
+           digit[kOther] * radix.stride[kOther];
+  }
+  __device__ __forceinline__ Place place(const Radix& radix) const {
+    return {offset(radix), digit[kW] * radix.scale[kW] + radix.shift[kW], digit[kH] * radix.scale[kH] + radix.shift[kH],
+            digit[kD] * radix.scale[kD] + radix.shift[kD]};
+  }
+};
+
+__device__ __forceinline__ bool inside(int coordinate, int extent) {
+  return static_cast<unsigned>(coordinate) < static_cast<unsigned>(extent);
+}
+
+// Cells after each row of a tile, so that the threads of a warp write to different banks.
+template <class T>
+inline constexpr int kTilePadding = 16 / static_cast<int>(sizeof(T));
+
+// The part of an operand that one thread brings into a tile [kDepth terms][kRows rows] of shared memory: one term of
+// each slab of kDepth terms, for every kStep-th row. Which threads are neighbours along rows and which along terms
+// follows the memory, so that a warp reads consecutive cells either way.
+template <class T, int kRows, int kDepth, int kThreads>
+class TileReader {
+ public:
+  static constexpr int kStep = kThreads / kDepth;
+  static constexpr int kCount = kRows / kStep;
+  static_assert(kThreads % kDepth == 0 && kRows % kStep == 0);
+
+  // Terms run over [first_term, last_term).
+  __device__ __forceinline__ TileReader(const Operand<T>& operand, int64_t group, int64_t first_row, int64_t row_count,
+                                        int64_t first_term, int64_t last_term)
+      : operand_(operand) {
+    const int thread = static_cast<int>(threadIdx.x);
+    term_in_tile_ = operand.along_terms ? thread % kDepth : thread / kStep;
+    row_in_tile_ = operand.along_terms ? thread / kDepth : thread % kStep;
+    terms_left_ = last_term - first_term - term_in_tile_;
+    term_ = Digits::of(operand.terms, first_term + term_in_tile_);
+    const T* const data = operand.data + group * operand.group_stride;
+    for (int i = 0; i < kCount; ++i) {
+      const int64_t row = first_row + row_in_tile_ + i * kStep;
+      const Place place = Digits::of(operand.rows, row < row_count ? row : 0).place(operand.rows);
+      row_[i] = data + place.offset;
+      // A row beyond the last reads nothing: no coordinate brings it back into the image.
+      w_[i] = row < row_count ? place.w : kOutside;
+      h_[i] = place.h;
+      d_[i] = place.d;
+    }
+  }
+
+  // Starts copying the next slab of terms.
+  __device__ __forceinline__ void read(T (*tile)[kRows + kTilePadding<T>]) {
+    const Place place = term_.place(operand_.terms);
+    const bool term_exists = terms_left_ > 0;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const bool valid = term_exists && inside(w_[i] + place.w, operand_.image[kW]) &&
+                         inside(h_[i] + place.h, operand_.image[kH]) && inside(d_[i] + place.d, operand_.image[kD]);
+      copy_async(&tile[term_in_tile_][row_in_tile_ + i * kStep], valid ? row_[i] + place.offset : operand_.data, valid);
+    }
+    term_.add(operand_.terms, operand_.terms.slab);
+    terms_left_ -= kDepth;
+  }
+
+ private:
+  static constexpr int kOutside = -(1 << 30);
+
+  const Operand<T>& operand_;
+  int term_in_tile_, row_in_tile_;
+  int64_t terms_left_;
+  Digits term_;
+  const T* row_[kCount];
+  int w_[kCount], h_[kCount], d_[kCount];
+};
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,62 @@
+// What the tests of the ops know of the backend that they run on: here the CUDA kernels on the emulated device.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cuda/context.hpp"
+#include "machine.hpp"
+#include "ops.hpp"
+
+namespace fastconv::test {
+
+// The context of calls: scratch memory that is addressed exactly, so that a byte beyond it is an error.
+class Scratch {
+ public:
+  Scratch()
+      : context_{nullptr,
+                 [this](std::size_t bytes) {
+                   pieces_.push_back(std::make_unique<std::vector<char>>(bytes));
+                   return static_cast<void*>(pieces_.back()->data());
+                 }},
+        scope_(context_) {}
+
+ private:
+  std::vector<std::unique_ptr<std::vector<char>>> pieces_;
+  cuda::Context context_;
+  cuda::ContextScope scope_;
+};
+
+// Calls body(mode), in place of the numbers of CPU threads, in two of the emulator's modes: the usual one, and one that
+// changes with every call. Under the race detector, to which a thread costs half a millisecond and the order is all the
+// same, only some of the calls are made.
+template <class Body>
+void with_threads(Body body) {
+  static int calls = 0;
+  ++calls;
+#ifdef FASTCONV_EMULATOR_TSAN
+  const Scratch scratch;
+  if (calls % 23 == 0) body(0);
+#else
+  using emulator::Order;
+  static constexpr emulator::Options kModes[] = {
+      {Order::reverse, 1, true},  {Order::shuffled, 7, true},  {Order::forward, 1, false},
+      {Order::reverse, 1, false}, {Order::shuffled, 9, false},
+  };
+  const emulator::Options before = emulator::options();
+  for (const int mode : {0, 1 + calls % 5}) {
+    const Scratch scratch;
+    if (mode > 0) emulator::options() = kModes[mode - 1];
+    body(mode);
+  }
+  emulator::options() = before;
+#endif
+}
+
+inline constexpr bool kImplicitNeedsWorkspace = false;
+
+inline bool can_serve(Algorithm algorithm, Pass, const ConvShape&) {
+  return algorithm == Algorithm::implicit || algorithm == Algorithm::direct;
+}
+
+}  // namespace fastconv::test

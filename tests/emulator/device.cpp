@@ -1,0 +1,8 @@
+// The emulated device is always there.
+#include "cuda/device.hpp"
+
+namespace fastconv::cuda {
+
+void require_device() {}
+
+}  // namespace fastconv::cuda

@@ -1,0 +1,355 @@
+// The scheduler of a block. This file is built without the race detector and uses no templates that another file could
+// share: what the emulator does to its own state is no business of the kernels.
+#include "machine.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "fiber.hpp"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(address, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
+#endif
+#ifdef FASTCONV_EMULATOR_TSAN
+extern "C" {
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+}
+#else
+#define __tsan_acquire(address)
+#define __tsan_release(address)
+#endif
+
+namespace fastconv::emulator {
+namespace {
+
+enum class State { ready, at_barrier, in_collective, returned };
+constexpr const char* kStateName[] = {"ready", "at a barrier", "in a warp collective", "returned"};
+
+constexpr unsigned kMaxCopies = 512, kMaxGroups = 64;
+
+struct Thread {
+  Fiber fiber;
+  State state = State::returned;
+  Extent index;
+  Site site;  // where it last synchronised
+  // The collective that it takes part in.
+  const void* kind = nullptr;
+  uint32_t mask = 0;
+  unsigned fences = 0;
+  alignas(16) unsigned char input[kLaneBytes];
+  alignas(16) unsigned char result[kLaneBytes];
+  // Copies by number, in rings: those from copies_made on are open, and so are the groups from groups_done on.
+  Copy copies[kMaxCopies];
+  unsigned copies_issued = 0, copies_made = 0;
+  unsigned group_end[kMaxGroups];  // the number of the first copy after the group
+  unsigned groups_closed = 0, groups_done = 0;
+};
+
+constexpr std::size_t kArenaBytes = 256 * 1024;
+constexpr std::size_t kKeyBytes = 16;
+
+struct Block {
+  Extent grid, block, index, thread;
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+  unsigned threads = 0, running = 0;
+  int waiting = 0;          // at the barrier
+  unsigned generation = 0;  // of the barrier
+  unsigned char* arena = nullptr;
+  std::size_t shared_bytes = 0;
+};
+
+Block block;
+Thread* current = nullptr;
+std::mutex one_launch;
+
+Thread* all_threads() {
+  static Thread* const all = new Thread[kMaxThreads];
+  return all;
+}
+
+// Addresses that stand for an event in the race detector's eyes, fresh with each block's arena. A barrier has one for
+// each generation: a thread that leaves late must not see arrivals at the next one.
+[[maybe_unused]] void* barrier_key() { return block.arena + kArenaBytes - kKeyBytes * (1 + block.generation % 2); }
+[[maybe_unused]] void* fence_key() {
+  const auto warp = static_cast<std::size_t>(current - all_threads()) / kWarp;
+  return block.arena + kArenaBytes - kKeyBytes * (3 + 2 * warp + current->fences % 2);
+}
+
+// Shared memory, NaN all over, poisoned beyond what the launch asked for.
+void reset_arena(std::size_t bytes) {
+#ifdef FASTCONV_EMULATOR_TSAN
+  if (block.arena != nullptr) ::munmap(block.arena, kArenaBytes);
+  block.arena = nullptr;  // fresh memory: nothing here can race with the block before
+#endif
+  if (block.arena == nullptr) {
+    void* const memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fault("no memory for shared memory");
+    block.arena = static_cast<unsigned char*>(memory);
+  }
+  ASAN_UNPOISON_MEMORY_REGION(block.arena, kArenaBytes);
+  std::memset(block.arena, 0xff, bytes);
+  ASAN_POISON_MEMORY_REGION(block.arena + bytes, kArenaBytes - bytes);
+  block.shared_bytes = bytes;
+}
+
+void wait() {
+  Thread* const me = current;
+  me->fiber.leave();
+}
+
+void thread_body() {
+  __tsan_acquire(&block);  // sees what the host did before the launch
+  block.body(block.argument);
+  __tsan_release(&block.argument);  // which the host sees after it
+  if (current->copies_made != current->copies_issued) fault("a thread returned with copies that it never waited for");
+  current->state = State::returned;
+  --block.running;
+  wait();
+}
+
+// The position-th thread to be entered in this turn.
+unsigned in_order(unsigned position, const unsigned* shuffled) {
+  switch (options().order) {
+    case Order::forward:
+      return position;
+    case Order::reverse:
+      return block.threads - 1 - position;
+    case Order::shuffled:
+      break;
+  }
+  return shuffled[position];
+}
+
+uint64_t next_random(uint64_t& state) {  // xorshift64
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state;
+}
+
+void run_block(uint64_t& random) {
+  Thread* const threads = all_threads();
+  unsigned shuffled[kMaxThreads];
+  for (unsigned i = 0; i < block.threads; ++i) {
+    Thread& t = threads[i];
+    t.state = State::ready;
+    t.index = {i % block.block.x, i / block.block.x % block.block.y, i / (block.block.x * block.block.y)};
+    t.site = {};
+    t.fences = 0;
+    t.copies_issued = t.copies_made = t.groups_closed = t.groups_done = 0;
+    t.fiber.restart(thread_body);
+    shuffled[i] = i;
+  }
+  block.running = block.threads;
+  block.waiting = 0;
+  block.generation = 0;
+  __tsan_release(&block);
+  while (block.running > 0) {
+    for (unsigned i = block.threads; i > 1 && options().order == Order::shuffled; --i) {
+      const auto j = static_cast<unsigned>(next_random(random) % i);
+      const unsigned swapped = shuffled[i - 1];
+      shuffled[i - 1] = shuffled[j];
+      shuffled[j] = swapped;
+    }
+    bool progress = false;
+    for (unsigned position = 0; position < block.threads; ++position) {
+      Thread& t = threads[in_order(position, shuffled)];
+      if (t.state != State::ready) continue;
+      progress = true;
+      current = &t;
+      block.thread = t.index;
+      t.fiber.enter();
+    }
+    if (!progress) fault("deadlock: no thread of the block can go on");
+  }
+}
+
+Options from_environment() {
+  Options chosen;
+  const char* const words = std::getenv("FASTCONV_EMULATOR");
+  if (words == nullptr) return chosen;
+  if (std::strstr(words, "reverse") != nullptr) chosen.order = Order::reverse;
+  if (std::strstr(words, "shuffled") != nullptr) chosen.order = Order::shuffled;
+  if (std::strstr(words, "early") != nullptr) chosen.late_copies = false;
+  return chosen;
+}
+
+// Not memcpy: the race detector would see that one.
+void copy_bytes(void* to, const void* from, std::size_t bytes) {
+  for (std::size_t i = 0; i < bytes; ++i) {
+    static_cast<volatile unsigned char*>(to)[i] = static_cast<const unsigned char*>(from)[i];
+  }
+}
+
+Thread* warp_of(const Thread* thread) {
+  Thread* const first = all_threads();
+  return first + (thread - first) / kWarp * kWarp;
+}
+
+}  // namespace
+
+Options& options() {
+  static Options chosen = from_environment();
+  return chosen;
+}
+
+Extent& thread_index() { return block.thread; }
+Extent& block_index() { return block.index; }
+Extent& block_extent() { return block.block; }
+Extent& grid_extent() { return block.grid; }
+void* shared_memory() { return block.arena; }
+unsigned lane_index() { return static_cast<unsigned>(current - all_threads()) % kWarp; }
+
+void fault(const char* what) {
+  std::fprintf(stderr, "emulator: %s\n  in block (%u, %u, %u)\n", what, block.index.x, block.index.y, block.index.z);
+  const Thread* const threads = all_threads();
+  for (unsigned i = 0, shown = 0; i < block.threads && shown < 12; ++i) {
+    const Thread& t = threads[i];
+    if (i > 0 && t.state == threads[i - 1].state && t.site.line() == threads[i - 1].site.line()) continue;
+    std::fprintf(stderr, "  threads from %u on: %s, last synchronised at %s:%u\n", i,
+                 kStateName[static_cast<int>(t.state)], t.site.file_name(), static_cast<unsigned>(t.site.line()));
+    ++shown;
+  }
+  std::fflush(stderr);
+  std::abort();
+}
+
+bool run(const Extent& grid, const Extent& extent, std::size_t shared_bytes, void (*body)(void*), void* argument) {
+  const uint64_t threads = uint64_t{extent.x} * extent.y * extent.z;
+  if (threads == 0 || threads > kMaxThreads || extent.z > 64) return false;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return false;
+  if (grid.x > kMaxGridX || grid.y > kMaxGridYZ || grid.z > kMaxGridYZ || shared_bytes > kMaxSharedBytes) return false;
+  one_launch.lock();
+#ifdef FASTCONV_EMULATOR_TSAN
+  if (uint64_t{grid.x} * grid.y * grid.z * threads > kMaxTsanFibers) fault("too many threads for the race detector");
+#endif
+  block.grid = grid;
+  block.block = extent;
+  block.body = body;
+  block.argument = argument;
+  block.threads = static_cast<unsigned>(threads);
+  uint64_t random = options().seed | 1;
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        block.index = {x, y, z};
+        reset_arena(shared_bytes);
+        run_block(random);
+      }
+    }
+  }
+  __tsan_acquire(&block.argument);
+  forget_ended_fibers();
+  one_launch.unlock();
+  return true;
+}
+
+void block_barrier(const Site& site) {
+  current->site = site;
+  if (block.running != block.threads) fault("__syncthreads after threads of the block have returned");
+  [[maybe_unused]] void* const key = barrier_key();
+  __tsan_release(key);
+  if (++block.waiting < static_cast<int>(block.threads)) {
+    current->state = State::at_barrier;
+    wait();
+  } else {
+    Thread* const threads = all_threads();
+    for (unsigned i = 0; i < block.threads; ++i) {
+      if (threads[i].site.line() != site.line())
+        fault("divergent __syncthreads: threads of one block wait at different lines");
+      threads[i].state = State::ready;
+    }
+    block.waiting = 0;
+    ++block.generation;
+  }
+  __tsan_acquire(key);
+}
+
+void warp_fence_before() { __tsan_release(fence_key()); }
+void warp_fence_after() {
+  __tsan_acquire(fence_key());
+  ++current->fences;
+}
+
+bool join_collective(const void* kind, uint32_t& mask, const void* input, std::size_t bytes, const Site& site) {
+  Thread& me = *current;
+  Thread* const warp = warp_of(&me);
+  const unsigned left = block.threads - static_cast<unsigned>(warp - all_threads());
+  const unsigned lanes = left < kWarp ? left : kWarp;
+  me.site = site;
+  if ((mask >> lane_index() & 1) == 0) fault("warp collective: the calling lane is not in its own mask");
+  if (lanes < kWarp && mask == ~0u) mask = (1u << lanes) - 1;
+  if (lanes < kWarp && mask >> lanes != 0) fault("warp collective: the mask names lanes that the block does not have");
+  me.kind = kind;
+  me.mask = mask;
+  me.state = State::in_collective;
+  copy_bytes(me.input, input, bytes);
+  bool last = true;
+  for (unsigned lane = 0; lane < lanes; ++lane) {
+    if ((mask >> lane & 1) == 0) continue;
+    const Thread& other = warp[lane];
+    if (other.state == State::returned) fault("warp collective: a lane named in the mask has returned");
+    if (other.state != State::in_collective) {
+      last = false;
+    } else if (other.mask != mask || other.kind != kind) {
+      fault("warp collective: lanes of one mask are in different collectives");
+    }
+  }
+  if (!last) wait();
+  return last;
+}
+
+const void* lane_input(unsigned lane) { return warp_of(current)[lane].input; }
+void set_lane_result(unsigned lane, const void* result, std::size_t bytes) {
+  copy_bytes(warp_of(current)[lane].result, result, bytes);
+}
+void finish_collective(uint32_t mask) {
+  for (unsigned lane = 0; lane < kWarp; ++lane) {
+    if ((mask >> lane & 1) != 0) warp_of(current)[lane].state = State::ready;
+  }
+}
+void take_result(void* result, std::size_t bytes) { copy_bytes(result, current->result, bytes); }
+
+bool defer_copy(const Copy& copy) {
+  const auto misaligned = [&](const void* address) {
+    return reinterpret_cast<std::uintptr_t>(address) % static_cast<unsigned>(copy.bytes) != 0;
+  };
+  if (misaligned(copy.to) || (copy.from != nullptr && misaligned(copy.from)))
+    fault("asynchronous copy: misaligned address");
+  const auto* const to = static_cast<const unsigned char*>(copy.to);
+  if (to < block.arena || to + copy.bytes > block.arena + block.shared_bytes) {
+    fault("asynchronous copy: its destination is not in shared memory");
+  }
+  if (!options().late_copies) return false;
+  if (current->copies_issued - current->copies_made == kMaxCopies) fault("asynchronous copy: too many are open");
+  current->copies[current->copies_issued++ % kMaxCopies] = copy;
+  return true;
+}
+
+void close_copy_group() {
+  if (current->groups_closed - current->groups_done == kMaxGroups) fault("asynchronous copy: too many groups are open");
+  current->group_end[current->groups_closed++ % kMaxGroups] = current->copies_issued;
+}
+
+bool next_due_copy(unsigned groups, Copy& copy) {
+  Thread& me = *current;
+  while (me.groups_closed - me.groups_done > groups) {
+    if (me.copies_made != me.group_end[me.groups_done % kMaxGroups]) {
+      copy = me.copies[me.copies_made++ % kMaxCopies];
+      return true;
+    }
+    ++me.groups_done;
+  }
+  return false;
+}
+
+}  // namespace fastconv::emulator

@@ -1,0 +1,35 @@
+// What the tests of the ops know of the backend that they run on: here the CPU.
+#pragma once
+
+#include "cpu/thread_pool.hpp"
+#include "ops.hpp"
+
+namespace fastconv::test {
+
+// Calls body(threads) on one thread and on three, the limit of this thread meanwhile.
+template <class Body>
+void with_threads(Body body) {
+  for (const int threads : {1, 3}) {
+    const int before = cpu::exchange_thread_limit(threads);
+    body(threads);
+    cpu::exchange_thread_limit(before);
+  }
+}
+
+inline constexpr bool kImplicitNeedsWorkspace = true;
+
+inline bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
+  const bool depthwise = s.group_c() == 1 && (s.group_k() == 1 || pass == Pass::forward);
+  const bool plane = s.axis[0].pointwise() && s.groups == 1;
+  const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
+  switch (algorithm) {
+    case Algorithm::direct:
+      return depthwise && pass != Pass::weight;
+    case Algorithm::winograd:
+      return plane && three(s.axis[1]) && three(s.axis[2]) && pass != Pass::weight;
+    default:
+      return true;
+  }
+}
+
+}  // namespace fastconv::test

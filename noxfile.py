@@ -29,7 +29,8 @@ def lint(session: nox.Session) -> None:
     session.install(*extra("dev"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    sources = [p for top in ("csrc", "tests/native") for p in Path(top).rglob("*.[ch]pp")]
+    kinds = {".cpp", ".hpp", ".cu", ".cuh"}
+    sources = [p for top in ("csrc", "tests") for p in Path(top).rglob("*") if p.suffix in kinds]
     session.run("clang-format", "--dry-run", "--Werror", *map(str, sources))
     session.run("codespell")
 

@@ -24,7 +24,6 @@ struct DirectConv {
   Tensor<T> y;
 };
 
-// One block a multiprocessor is enough: otherwise the compiler keeps to fewer registers and spills some.
 template <class T>
 __global__ void __launch_bounds__(kDirectThreads, 1) direct_conv_kernel(const __grid_constant__ DirectConv<T> p) {
   const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
@@ -93,7 +92,7 @@ struct DirectFilterGradient {
 
 // One warp a cell of dw: its lanes share out the pixels.
 template <class T>
-__global__ void __launch_bounds__(kDirectThreads)
+__global__ void __launch_bounds__(kDirectThreads, 1)
     direct_wgrad_kernel(const __grid_constant__ DirectFilterGradient<T> p) {
   const int64_t warp = (static_cast<int64_t>(blockIdx.x) * kDirectThreads + threadIdx.x) / kWarpSize;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kDirectWarps;

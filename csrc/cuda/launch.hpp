@@ -20,6 +20,9 @@ namespace fastconv::cuda {
 
 inline constexpr int kWarpSize = 32;
 
+// The bounds of a kernel's launch say that one block a multiprocessor will do, __launch_bounds__(threads, 1): left to
+// itself, ptxas keeps to fewer registers than a kernel needs and spills the rest, which fails the build.
+
 // Blocks of a one-dimensional grid for so many units of work: kernels loop over what a grid cannot hold.
 inline unsigned grid_for(int64_t units) {
 #ifdef FASTCONV_EMULATOR_SMALL_GRID

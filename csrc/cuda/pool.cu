@@ -23,7 +23,7 @@ struct MaxPool {
 
 // One thread an output: the first NaN of its window, or the first of the largest cells.
 template <class T>
-__global__ void __launch_bounds__(kThreads) max_pool_kernel(const __grid_constant__ MaxPool<T> p) {
+__global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_constant__ MaxPool<T> p) {
   const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
   for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
     const Cell y = Cell::of(i, p.channels, p.extent, p.y.stride[1] == 1);
@@ -69,7 +69,7 @@ struct MaxPoolGradient {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) clear_reach_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
+__global__ void __launch_bounds__(kThreads, 1) clear_reach_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
 #pragma unroll
   for (int axis = 0; axis < 3; ++axis) {
     for (int64_t i = first_cell(); i < p.in[axis]; i += cell_step()) {
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) clear_reach_kernel(const __grid_cons
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) find_reach_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
+__global__ void __launch_bounds__(kThreads, 1) find_reach_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
   for (int64_t i = first_cell(); i < p.outputs; i += cell_step()) {
     const Cell y = Cell::of(i, p.channels, p.out, p.indices.stride[1] == 1);
     const int64_t index = *y.in(p.indices);
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) find_reach_kernel(const __grid_const
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) max_pool_grad_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
+__global__ void __launch_bounds__(kThreads, 1) max_pool_grad_kernel(const __grid_constant__ MaxPoolGradient<T> p) {
   for (int64_t i = first_cell(); i < p.inputs; i += cell_step()) {
     const Cell x = Cell::of(i, p.channels, p.in, p.dx.stride[1] == 1);
     const int64_t index = (static_cast<int64_t>(x.at[0]) * p.in[1] + x.at[1]) * p.in[2] + x.at[2];

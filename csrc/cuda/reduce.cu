@@ -37,7 +37,7 @@ __device__ double block_sum(BlockSums& shared, double value, int lanes) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) channel_sum_kernel(const __grid_constant__ ChannelSums<T> p) {
+__global__ void __launch_bounds__(kThreads, 1) channel_sum_kernel(const __grid_constant__ ChannelSums<T> p) {
   auto& shared = shared_memory<BlockSums>();
   const int thread = static_cast<int>(threadIdx.x);
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * p.lanes; first < p.channels;

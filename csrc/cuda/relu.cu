@@ -20,7 +20,7 @@ bool aligned(const T* p) {
 
 // y[i] = f(a[i], b[i]); `fours` of them by whole words, the rest one by one.
 template <class T, class F>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     elementwise_kernel(const T* a, const T* b, T* y, int64_t fours, int64_t size, F f) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;

@@ -35,13 +35,16 @@ template <class T>
 constexpr const char* type_name() {
   if constexpr (std::is_same_v<T, float>) return "float32";
   if constexpr (std::is_same_v<T, double>) return "float64";
+  if constexpr (std::is_same_v<T, int8_t>) return "int8";
+  if constexpr (std::is_same_v<T, uint8_t>) return "uint8";
+  if constexpr (std::is_same_v<T, int32_t>) return "int32";
   if constexpr (std::is_same_v<T, int64_t>) return "int64";
 }
 
 template <class T>
 bool has_type(const py::array& a) {
-  return a.dtype().num() == py::dtype::num_of<T>() ||
-         (std::is_same_v<T, int64_t> && a.dtype().kind() == 'i' && a.itemsize() == 8);
+  const char kind = std::is_floating_point_v<T> ? 'f' : std::is_signed_v<T> ? 'i' : 'u';
+  return a.dtype().kind() == kind && a.itemsize() == static_cast<py::ssize_t>(sizeof(T));
 }
 
 inline void check_byte_order(const py::array& a, const std::string& name) {
@@ -58,6 +61,21 @@ void visit_float(const py::array& a, const std::string& name, F f) {
   if (has_type<float>(a)) return f(float{});
   if (has_type<double>(a)) return f(double{});
   throw py::type_error(name + " has dtype " + dtype_name(a) + ", expected float32 or float64: convert it with " + name +
+                       ".astype(\"float32\")");
+}
+
+// The same for what a maximum can be taken of.
+template <class F>
+void visit_number(const py::array& a, const std::string& name, F f) {
+  check_byte_order(a, name);
+  if (has_type<float>(a)) return f(float{});
+  if (has_type<double>(a)) return f(double{});
+  if (has_type<int8_t>(a)) return f(int8_t{});
+  if (has_type<uint8_t>(a)) return f(uint8_t{});
+  if (has_type<int32_t>(a)) return f(int32_t{});
+  if (has_type<int64_t>(a)) return f(int64_t{});
+  throw py::type_error(name + " has dtype " + dtype_name(a) +
+                       ", expected float32, float64, int8, uint8, int32 or int64: convert it with " + name +
                        ".astype(\"float32\")");
 }
 

@@ -160,7 +160,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
 
 inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array& y, std::optional<py::array> indices) {
   g.check_max_pool();
-  visit_float(x, "x", [&](auto zero) {
+  visit_number(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_shape(x, "x", g.x, "the geometry's");
     check_type<T>(y, "out", "x");

@@ -63,11 +63,27 @@ struct DepthwiseKernels {
 // Lanes of a row of maxima; both arrays are padded to a whole vector.
 inline constexpr int64_t kPoolLanes = 256;
 
+// What lanes hold a type in: tap numbers run beside the values, and a byte is too short for them.
+template <class T>
+struct LaneOf {
+  using Type = T;
+};
+template <>
+struct LaneOf<int8_t> {
+  using Type = int32_t;
+};
+template <>
+struct LaneOf<uint8_t> {
+  using Type = int32_t;
+};
+template <class T>
+using Lane = typename LaneOf<T>::Type;
+
 template <class T>
 struct PoolKernels {
   // best[i], tap[i]: the largest value of lane i < count and the number of the tap it came from: the first of equal
-  // ones, the first NaN if there is one; -inf (or the lowest value) and -1 where no tap has a value. numbers[tap] >= 0.
-  void (*max_row)(T* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
+  // ones, the first NaN if there is one; the type's lowest value (-inf) and -1 where no tap has one. numbers[tap] >= 0.
+  void (*max_row)(Lane<T>* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
                   int64_t tap_count, int64_t step);
 };
 
@@ -133,6 +149,10 @@ struct Kernels {
   DepthwiseKernels<double> depthwise64;
   PoolKernels<float> pool32;
   PoolKernels<double> pool64;
+  PoolKernels<int8_t> pool_int8;
+  PoolKernels<uint8_t> pool_uint8;
+  PoolKernels<int32_t> pool_int32;
+  PoolKernels<int64_t> pool_int64;
   SumKernels<float> sum32;
   SumKernels<double> sum64;
   WinogradKernels<float> winograd32;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "isa.hpp"
 #include "patches.hpp"
@@ -18,11 +19,12 @@ namespace {
 
 template <class T>
 const PoolKernels<T>& kernel() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().pool32;
-  } else {
-    return kernels().pool64;
-  }
+  if constexpr (std::is_same_v<T, float>) return kernels().pool32;
+  if constexpr (std::is_same_v<T, double>) return kernels().pool64;
+  if constexpr (std::is_same_v<T, int8_t>) return kernels().pool_int8;
+  if constexpr (std::is_same_v<T, uint8_t>) return kernels().pool_uint8;
+  if constexpr (std::is_same_v<T, int32_t>) return kernels().pool_int32;
+  if constexpr (std::is_same_v<T, int64_t>) return kernels().pool_int64;
 }
 
 template <class T>
@@ -37,7 +39,7 @@ struct MaxPool {
 
   // One thread's maxima, and the taps of outputs at the edge.
   struct Scratch {
-    alignas(kCacheLine) T best[kPoolLanes];
+    alignas(kCacheLine) Lane<T> best[kPoolLanes];
     int32_t tap[kPoolLanes];
     RowTap* taps;
     int32_t* numbers;
@@ -46,24 +48,36 @@ struct MaxPool {
   // Lanes are the outputs q of one row.
   void row(int64_t n, int64_t c, int64_t z, int64_t p, Scratch& scratch) const {
     const Axis& width = shape.axis[2];
-    const int64_t step = width.stride * x.stride[4];
     for (int64_t first = 0; first < width.out; first += kPoolLanes) {
       const int64_t lanes = std::min(kPoolLanes, width.out - first);
-      const T* src = x.at(n, c) + windows.origin(z, p, first);
-      if (first == 0 && windows.whole_row(z, p)) {
-        kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, windows.row_taps(), windows.numbers(),
-                            windows.count(), step);
-      } else {
-        int64_t count = 0;
-        windows.for_each_row_tap(z, p, [&](int32_t number) {
-          const RowTap& tap = windows.row_taps()[number];
-          scratch.numbers[count] = number;
-          scratch.taps[count++] = {tap.offset, tap.begin - first, tap.end - first};
-        });
-        kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, scratch.taps, scratch.numbers, count, step);
-      }
+      row_maxima(n, c, z, p, first, lanes, scratch);
       store(scratch, lanes, {n, c, z, p, first}, 4, flat.origin(z, p, first), width.stride);
     }
+  }
+
+  // The only output of a row: lanes are the columns of its window, and `tall` the pool that has these for outputs.
+  void column(const MaxPool& tall, int64_t n, int64_t c, int64_t z, int64_t p, Scratch& scratch) const {
+    const int64_t columns = tall.shape.axis[2].out;
+    Lane<T> best = 0;
+    int64_t best_index = -1;
+    for (int64_t first = 0; first < columns; first += kPoolLanes) {
+      const int64_t lanes = std::min(kPoolLanes, columns - first);
+      tall.row_maxima(n, c, z, p, first, lanes, scratch);
+      if (first == 0) best = scratch.best[0];  // the lowest value, if that column has none
+      for (int64_t i = 0; i < lanes; ++i) {
+        if (scratch.tap[i] < 0) continue;
+        const Lane<T> value = scratch.best[i];
+        const int64_t index = tall.flat.origin(z, p, first + i) + tall.flat.row_taps()[scratch.tap[i]].offset;
+        const bool nan = value != value, best_nan = best != best;
+        const bool larger = (value > best && !best_nan) || (nan && !best_nan);
+        const bool equal = value == best || (nan && best_nan);
+        if (best_index >= 0 && !larger && !(equal && index < best_index)) continue;
+        best = value;
+        best_index = index;
+      }
+    }
+    *cell(y, {n, c, z, p, 0}) = static_cast<T>(best);
+    if (indices.data != nullptr) *cell(indices, {n, c, z, p, 0}) = best_index;
   }
 
   // Lanes are the channels of one output.
@@ -79,16 +93,38 @@ struct MaxPool {
   }
 
  private:
+  template <class U>
+  static U* cell(const Tensor<U>& t, const std::array<int64_t, 5>& at) {
+    U* found = t.data;
+    for (std::size_t i = 0; i < 5; ++i) found += at[i] * t.stride[i];
+    return found;
+  }
+
+  // Some lanes of a row, from the output `first` on, into the scratch.
+  void row_maxima(int64_t n, int64_t c, int64_t z, int64_t p, int64_t first, int64_t lanes, Scratch& scratch) const {
+    const int64_t step = shape.axis[2].stride * x.stride[4];
+    const T* src = x.at(n, c) + windows.origin(z, p, first);
+    if (first == 0 && windows.whole_row(z, p)) {
+      return kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, windows.row_taps(), windows.numbers(),
+                                 windows.count(), step);
+    }
+    int64_t count = 0;
+    windows.for_each_row_tap(z, p, [&](int32_t number) {
+      const RowTap& tap = windows.row_taps()[number];
+      scratch.numbers[count] = number;
+      scratch.taps[count++] = {tap.offset, tap.begin - first, tap.end - first};
+    });
+    kernel<T>().max_row(scratch.best, scratch.tap, lanes, src, scratch.taps, scratch.numbers, count, step);
+  }
+
   // Writes lanes along one axis of y from `at`; lane i's window begins at the flat index first + i * index_step.
   void store(const Scratch& from, int64_t lanes, const std::array<int64_t, 5>& at, std::size_t axis, int64_t first,
              int64_t index_step) const {
-    T* out = y.data;
-    for (std::size_t i = 0; i < 5; ++i) out += at[i] * y.stride[i];
+    T* out = cell(y, at);
     const int64_t out_step = y.stride[axis];
-    for (int64_t i = 0; i < lanes; ++i) out[i * out_step] = from.best[i];
+    for (int64_t i = 0; i < lanes; ++i) out[i * out_step] = static_cast<T>(from.best[i]);
     if (indices.data == nullptr) return;
-    int64_t* index = indices.data;
-    for (std::size_t i = 0; i < 5; ++i) index += at[i] * indices.stride[i];
+    int64_t* index = cell(indices, at);
     const int64_t indices_step = indices.stride[axis];
     for (int64_t i = 0; i < lanes; ++i) {
       const int32_t tap = from.tap[i];
@@ -139,11 +175,19 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
     });
     return;
   }
+  PoolShape tall_shape = s;
+  tall_shape.axis[2] = {.in = width.in, .stride = width.dilation, .pad_begin = width.pad_begin, .out = width.filter};
+  const MaxPool<T> tall{tall_shape, x, y, indices};
   parallel_for(s.n * s.c, threads, [&](int64_t plane, int slot) {
     typename MaxPool<T>::Scratch scratch;
     use_slot(scratch, slot);
     for (int64_t row = 0; row < depth.out * height.out; ++row) {
-      pool.row(plane / s.c, plane % s.c, row / height.out, row % height.out, scratch);
+      const int64_t n = plane / s.c, c = plane % s.c, z = row / height.out, p = row % height.out;
+      if (width.out == 1) {
+        pool.column(tall, n, c, z, p, scratch);
+      } else {
+        pool.row(n, c, z, p, scratch);
+      }
     }
   });
 }
@@ -194,6 +238,10 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
 
 template void max_pool_fprop(const PoolShape&, Tensor<const float>, Tensor<float>, Tensor<int64_t>);
 template void max_pool_fprop(const PoolShape&, Tensor<const double>, Tensor<double>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const int8_t>, Tensor<int8_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const uint8_t>, Tensor<uint8_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const int32_t>, Tensor<int32_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const int64_t>, Tensor<int64_t>, Tensor<int64_t>);
 template void max_pool_dgrad(const PoolShape&, Tensor<const float>, Tensor<const int64_t>, Tensor<float>);
 template void max_pool_dgrad(const PoolShape&, Tensor<const double>, Tensor<const int64_t>, Tensor<double>);
 

@@ -31,7 +31,8 @@ def max_pool2d(
 
     x: (N, C, H, W), or (N, H, W, C); stride is kernel_size by default; the padding, at most half
     the dilated window, is -inf. ceil_mode keeps a last window that starts inside the input or its
-    leading padding. A NaN in the window is its maximum. indices, int64 and of y's shape, are
+    leading padding. Beside floats, x may be int8, uint8, int32 or int64, whose minimum is then the
+    padding. A NaN in the window is its maximum. indices, int64 and of y's shape, are
     h * W + w of the first maximum in row order (of the first NaN, if there is one) in either
     layout. A window of nothing but -inf gives -inf and its first cell; a window that dilation
     leaves without a cell gives -inf and -1.
@@ -84,7 +85,8 @@ def global_max_pool2d(
     """
     _, (x,) = resolve(x=x)
     channels_last = channel_axis(x, layout, _axes, "x") == -1
-    window = x.shape[1:-1] if channels_last else x.shape[2:]
+    cells = x.shape[1:-1] if channels_last else x.shape[2:]
+    window = tuple(max(n, 1) for n in cells)  # where there is no cell, x is at fault
     options: dict[str, Any] = {"layout": layout, "return_indices": return_indices}
     return max_pool2d(x, window, **options, out=out, _axes=_axes)
 

@@ -5,6 +5,7 @@
 
 #include "../cuda/context.hpp"
 #include "../cuda/device.hpp"
+#include "batch_norm.hpp"
 #include "ops.hpp"
 
 namespace fastconv::bindings {
@@ -47,12 +48,21 @@ PYBIND11_MODULE(FASTCONV_CUDA_MODULE, m) {
   m.def("conv_dgrad", on_stream(conv_dgrad));
   m.def("conv_wgrad", on_stream(conv_wgrad));
   m.def("conv_bgrad", on_stream(conv_bgrad));
+  m.def("conv_transpose_fprop", on_stream(conv_transpose_fprop));
+  m.def("conv_transpose_dgrad", on_stream(conv_transpose_dgrad));
+  m.def("conv_transpose_wgrad", on_stream(conv_transpose_wgrad));
+  m.def("batch_moments", on_stream(batch_moments));
+  m.def("batch_norm_fprop", on_stream(batch_norm_fprop));
+  m.def("batch_norm_grad", on_stream(batch_norm_grad));
   m.def("max_pool_fprop", on_stream(max_pool_fprop));
   m.def("max_pool_dgrad", on_stream(max_pool_dgrad));
+  m.def("avg_pool_fprop", on_stream(avg_pool_fprop));
+  m.def("avg_pool_dgrad", on_stream(avg_pool_dgrad));
   m.def("matmul", on_stream(matmul));
   m.def("column_sum", on_stream(column_sum));
   m.def("relu", on_stream(relu));
   m.def("relu_grad", on_stream(relu_grad));
+  m.def("add", on_stream(add));
   m.def("plan_conv", plan_conv);
 }
 

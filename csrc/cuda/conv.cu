@@ -163,20 +163,26 @@ void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector
 }
 
 template <class T>
-void conv_dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, const ConvOptions& options) {
+void conv_transpose_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
+                          Tensor<T> y, const ConvOptions& options) {
   const Algorithm algorithm = choose(Pass::input, s, options);
   if (s.n == 0 || s.c == 0) return;
   const auto pass = [&](Algorithm by, ConvShape phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
     std::swap(phase.c, phase.k);
-    fprop(by, phase, dy, Filters<T>::exchanged(taps, s), {}, false, inputs, options);
+    fprop(by, phase, x, Filters<T>::exchanged(taps, s), bias, relu, inputs, options);
   };
   for_each_phase(
-      s, w, dx,
+      s, w, y,
       [&](const ConvShape& phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
         pass(algorithm, phase, taps, inputs);
       },
-      // A sum of no taps is zero.
+      // A sum of no taps is the bias.
       [&](const ConvShape& phase, const Tensor<T>& inputs) { pass(Algorithm::direct, phase, w, inputs); });
+}
+
+template <class T>
+void conv_dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, const ConvOptions& options) {
+  conv_transpose_fprop(s, dy, w, Vector<const T>{}, false, dx, options);
 }
 
 template <class T>
@@ -213,6 +219,8 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool rel
 #define FASTCONV_INSTANTIATE(T)                                                                                  \
   template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
                            const ConvOptions&);                                                                  \
+  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool,  \
+                                     Tensor<T>, const ConvOptions&);                                             \
   template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
   template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
   template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, bool, Matrix<T>);

@@ -1,4 +1,4 @@
-// max(x, 0) and its gradient over contiguous arrays, four values a thread.
+// Sums, max(x, 0) and its gradient over contiguous arrays, four values a thread.
 #include "../ops.hpp"
 #include "launch.hpp"
 
@@ -55,6 +55,14 @@ struct ReluGradient {
   }
 };
 
+struct Add {
+  bool relu;
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return relu ? Relu{}(a + b, b) : a + b;
+  }
+};
+
 }  // namespace
 
 template <class T>
@@ -67,6 +75,13 @@ void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
   elementwise(dy, y, dx, size, ReluGradient{});
 }
 
+template <class T>
+void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
+  elementwise(a, b, y, size, Add{relu});
+}
+
+template void add(const float*, const float*, bool, float*, int64_t);
+template void add(const double*, const double*, bool, double*, int64_t);
 template void relu(const float*, float*, int64_t);
 template void relu(const double*, double*, int64_t);
 template void relu_grad(const float*, const float*, float*, int64_t);

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "backend.hpp"
 #include "check.hpp"
-#include "with_threads.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::FASTCONV_BACKEND {
 namespace {
 
 using test::GuardedTensor;
@@ -184,4 +184,4 @@ TEST(infinity_and_nan_reach_the_moments_of_their_channel_alone) {
   CHECK_EQUAL(variance[2], 0.0f);
 }
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::FASTCONV_BACKEND

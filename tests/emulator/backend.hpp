@@ -54,6 +54,7 @@ void with_threads(Body body) {
 }
 
 inline constexpr bool kImplicitNeedsWorkspace = false;
+inline constexpr bool kLargeProblems = false;  // minutes, under the emulator
 
 inline bool can_serve(Algorithm algorithm, Pass, const ConvShape&) {
   return algorithm == Algorithm::implicit || algorithm == Algorithm::direct;

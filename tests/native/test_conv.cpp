@@ -1,4 +1,4 @@
-// The three passes of convolution, by every algorithm that needs no BLAS, against one loop over the definition.
+// The three passes of convolution, by every algorithm, against one loop over the definition.
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
@@ -16,6 +16,8 @@ using test::GuardedTensor;
 using test::Integers;
 using test::Memory;
 using test::with_threads;
+
+constexpr Algorithm kAlgorithms[] = {Algorithm::im2col, Algorithm::implicit, Algorithm::winograd, Algorithm::direct};
 
 // Operands of small integers and what the passes make of them, exactly.
 struct Problem {
@@ -101,6 +103,10 @@ std::vector<Problem> make_problems() {
       {one, {.in = 6, .filter = 3, .pad_begin = 1}, {.in = 17, .filter = 3, .pad_begin = 2, .pad_end = 1}});
   add("one tile of three by three", {.n = 1, .c = 5, .k = 3, .groups = 1, .axis = {}},
       {one, {.in = 3, .filter = 3}, {.in = 5, .filter = 3, .pad_end = 1}});
+  if (test::kLargeProblems) {
+    add("several tasks and tiles everywhere", {.n = 2, .c = 40, .k = 52, .groups = 1, .axis = {}},
+        {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 21, .filter = 3, .pad_begin = 1, .pad_end = 2}});
+  }
   return all;
 }
 
@@ -123,7 +129,7 @@ template <class Check>
 void for_each_call(Pass pass, Check check) {
   const Memory memories_w[] = {test::kNCHW, test::kMemories[3]};
   for (const Problem& p : problems()) {
-    for (const Algorithm algorithm : {Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
+    for (const Algorithm algorithm : kAlgorithms) {
       if (!can_serve(algorithm, pass, p.shape)) continue;
       for (const Memory& memory : test::kMemories) {
         for (const Memory& memory_w : memories_w) {
@@ -219,7 +225,7 @@ TEST(the_plan_is_an_algorithm_that_serves) {
         const Algorithm chosen = plan_conv(pass, p.shape, float32, Algorithm::automatic).algorithm;
         CHECK(chosen != Algorithm::automatic && can_serve(chosen, pass, p.shape), "problem", p.name);
       }
-      for (const Algorithm algorithm : {Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
+      for (const Algorithm algorithm : kAlgorithms) {
         const bool refused = THROWS(std::invalid_argument, plan_conv(pass, p.shape, true, algorithm));
         CHECK_EQUAL(refused, !can_serve(algorithm, pass, p.shape), "problem", p.name, "algorithm",
                     to_string(algorithm));

@@ -17,6 +17,7 @@ void with_threads(Body body) {
 }
 
 inline constexpr bool kImplicitNeedsWorkspace = true;
+inline constexpr bool kLargeProblems = true;
 
 inline bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
   const bool depthwise = s.group_c() == 1 && (s.group_k() == 1 || pass == Pass::forward);

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ def test_interrupts_at_any_moment_leave_no_broken_state() -> None:
     stopped = 0
     for moment in np.linspace(0.02, 0.9, 25):
         model = network()
-        stopped += interrupted(lambda m=model: fit(m, x, y, epochs=50), float(moment) * whole)
+        stopped += interrupted(partial(fit, model, x, y, epochs=50), float(moment) * whole)
         assert model.training
         assert model.needs_input_grad
         assert all(layer._recycled is None and layer._saved is None for layer in model.walk())

@@ -127,7 +127,7 @@ def test_the_stub_has_the_parameters_of_the_module() -> None:
         assert typed == real, function.name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md", "docs/networks.md"])
 def test_the_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each Python block, after those before it, prints what the text block after it says."""
     monkeypatch.chdir(tmp_path)

@@ -71,9 +71,8 @@ def axes_of(
         padded = before + sizes[i] + after
         out = len(range(0, padded - span + 1, strides[i]))
         if ceil_mode:
-            cells_remain = (out - 1) * strides[i] + span < padded
-            starts_inside = out * strides[i] < before + sizes[i]
-            out += cells_remain and starts_inside
+            out = max(-(-(padded - span) // strides[i]) + 1, 0)
+            out -= out > 0 and (out - 1) * strides[i] >= before + sizes[i]
         axes.append(Axis(sizes[i], window[i], strides[i], dilations[i], before, after, out))
     return axes
 

@@ -57,7 +57,9 @@ class RowSum {
   T weights_[kRows];
 };
 
-// What the sums along each axis are divided by; the divisor of a window is the product.
+int64_t whole_vectors(int64_t count) { return ceil_div(count, kMaxLanes) * kMaxLanes; }
+
+// What the sums along each axis are divided by, in whole vectors; the divisor of a window is the product.
 template <class T>
 std::array<std::vector<T>, 3> divisors(const PoolShape& s, Divisor divisor) {
   std::array<std::vector<T>, 3> factors;
@@ -67,25 +69,23 @@ std::array<std::vector<T>, 3> divisors(const PoolShape& s, Divisor divisor) {
       const int64_t fixed = axis == 2 ? divisor.fixed : 1;
       factors[axis].push_back(static_cast<T>(divisor.fixed != 0 ? fixed : counted));
     }
+    factors[axis].resize(static_cast<std::size_t>(whole_vectors(s.axis[axis].out)), T(1));
   }
   return factors;
 }
 
 // Axes that one window spans, and that lie in memory as one, are walked as one.
-template <class T>
-void join_spanned(PoolShape& s, const Tensor<const T>& x) {
+void join_spanned(PoolShape& s, const std::array<int64_t, 5>& stride) {
   const auto spanned = [](const Axis& a) { return a.out == 1 && a.cells(0).size() == a.in; };
   Axis& width = s.axis[2];
   for (const std::size_t axis : {1, 0}) {
     Axis& outer = s.axis[axis];
-    const bool joined = outer.in == 1 || x.stride[axis + 2] == width.in * x.stride[4];
+    const bool joined = outer.in == 1 || stride[axis + 2] == width.in * stride[4];
     if (!spanned(width) || !spanned(outer) || !joined) return;
     width = {.in = outer.in * width.in, .even = true};
     outer = {};
   }
 }
-
-int64_t whole_vectors(int64_t count) { return ceil_div(count, kMaxLanes) * kMaxLanes; }
 
 // Forward over planes: one output row at a time.
 template <class T>
@@ -93,7 +93,7 @@ class PlaneAverages {
  public:
   PlaneAverages(const PoolShape& shape, Divisor divisor, const Tensor<const T>& x, const Tensor<T>& y)
       : shape_(shape), x_(x), y_(y), divisors_(divisors<T>(shape, divisor)) {
-    join_spanned(shape_, x_);
+    join_spanned(shape_, x_.stride);
     const Axis& width = shape_.axis[2];
     slides_ = !width.even && width.out > 1 && width.stride <= 2;
     in_place_ = !slides_ && shape_.axis[0].in == 1 && shape_.axis[1].in == 1 && x_.stride[4] == 1;
@@ -115,13 +115,17 @@ class PlaneAverages {
     T *line = reinterpret_cast<T*>(scratch), *sums = reinterpret_cast<T*>(scratch + line_bytes());
     std::fill_n(line, line_size_, T(0));
     const int64_t p_count = shape_.axis[1].out, z_count = shape_.axis[0].out;
+    int64_t p = rows.begin % p_count, z = rows.begin / p_count % z_count, plane = rows.begin / p_count / z_count;
     for (int64_t row = rows.begin; row < rows.end; ++row) {
-      const int64_t plane = row / p_count / z_count, z = row / p_count % z_count, p = row % p_count;
-      add_windows(x_.at(plane / shape_.c, plane % shape_.c), z, p, line, sums);
-      T* out = y_.at(plane / shape_.c, plane % shape_.c) + z * y_.stride[2] + p * y_.stride[3];
-      const T row_divisor = divisors_[0][index(z)] * divisors_[1][index(p)];
-      for (std::size_t q = 0; q < divisors_[2].size(); ++q, out += y_.stride[4])
-        *out = sums[q] / (row_divisor * divisors_[2][q]);
+      const int64_t n = plane / shape_.c, c = plane % shape_.c;
+      add_windows(x_.at(n, c), z, p, line, sums);
+      kernel<T>().divide(y_.at(n, c) + z * y_.stride[2] + p * y_.stride[3], y_.stride[4], sums, 1, divisors_[2].data(),
+                         divisors_[0][index(z)] * divisors_[1][index(p)], shape_.axis[2].out);
+      if (++p < p_count) continue;
+      p = 0;
+      if (++z < z_count) continue;
+      z = 0;
+      ++plane;
     }
   }
 
@@ -186,69 +190,78 @@ template <class T>
 class PlaneGradients {
  public:
   PlaneGradients(const PoolShape& shape, Divisor divisor, const Tensor<const T>& dy, const Tensor<T>& dx)
-      : shape_(shape),
-        dy_(dy),
-        dx_(dx),
-        divisors_(divisors<T>(shape, divisor)),
-        blocks_(shape.axis[1].in, ceil_div(kTaskCells, shape.axis[2].in)) {
+      : shape_(shape), dy_(dy), dx_(dx), divisors_(divisors<T>(shape, divisor)), blocks_(0, 1) {
+    join_spanned(shape_, dx_.stride);
     const auto& [depth, height, width] = shape_.axis;
+    blocks_ = Blocks(height.in, ceil_div(kTaskCells, width.in));
+    for (int64_t h = 0; h < height.in; ++h) windows_.push_back(height.windows_over(h));
     for (int64_t block = 0; block < blocks_.count; ++block)
       lines_ = std::max(lines_, windows_over_rows(blocks_[block]).size());
-    slides_ = !width.even && width.stride == 1;
-    if (slides_) lead_ = width.filter - 1;
-    gradients_size_ = std::max(lead_ + width.out, whole_vectors(width.in) + width.pad_begin + width.filter);
-    line_size_ = whole_vectors(width.in);
+    if (!width.even && width.stride <= 2) {
+      stride_ = width.stride;
+      lead_ = width.filter - 1;
+      shift_ = stride_ == 2 ? width.pad_begin : 0;
+    }
+    const int64_t reach = whole_vectors(width.in + width.pad_begin);
+    line_size_ = std::max(reach, whole_vectors(width.out)) + kMaxLanes;
+    gradients_size_ = lead_ + line_size_ + width.filter * (stride_ != 0 ? 1 : 0);
   }
 
   int64_t tasks() const { return shape_.n * shape_.c * shape_.axis[0].in * blocks_.count; }
-  std::size_t scratch_bytes() const { return gradients_bytes() + array_bytes(lines_ + 1, line_size_, sizeof(T)); }
+  std::size_t scratch_bytes() const { return gradients_bytes() + array_bytes(lines_ + 2, line_size_, sizeof(T)); }
 
   void run(int64_t task, std::byte* scratch) const {
     T *gradients = reinterpret_cast<T*>(scratch), *lines = reinterpret_cast<T*>(scratch + gradients_bytes());
+    T *spare = lines + lines_ * line_size_, *other = spare + line_size_;
     const Range rows = blocks_[task % blocks_.count], ps = windows_over_rows(rows);
     const int64_t plane = task / blocks_.count / shape_.axis[0].in, d = task / blocks_.count % shape_.axis[0].in;
-    const int64_t n = plane / shape_.c, c = plane % shape_.c;
+    const int64_t n = plane / shape_.c, c = plane % shape_.c, width = shape_.axis[2].in;
     std::fill_n(gradients, gradients_size_, T(0));
     for (int64_t p = ps.begin; p < ps.end; ++p) {
-      divide_row(n, c, shape_.axis[0].windows_over(d), p, gradients + lead_);
-      spread(gradients, lines + (p - ps.begin) * line_size_);
+      divide_row(n, c, shape_.axis[0].windows_over(d), p, gradients + lead_, spare);
+      spread(gradients, lines + (p - ps.begin) * line_size_, spare, other);
     }
-    T* row_sum = lines + lines_ * line_size_;
     for (int64_t h = rows.begin; h < rows.end; ++h) {
       T* row = dx_.at(n, c) + d * dx_.stride[2] + h * dx_.stride[3];
       const bool contiguous = dx_.stride[4] == 1;
-      RowSum<T> sum(contiguous ? row : row_sum, shape_.axis[2].in, 1);
-      const Range over = shape_.axis[1].windows_over(h);
-      for (int64_t p = over.begin; p < over.end; ++p) sum.add(lines + (p - ps.begin) * line_size_, 1);
+      RowSum<T> sum(contiguous ? row : spare, width, 1);
+      const Range over = windows_[static_cast<std::size_t>(h)];
+      for (int64_t p = over.begin; p < over.end; ++p) sum.add(lines + (p - ps.begin) * line_size_ + shift_, 1);
       sum.finish(1);
-      for (int64_t w = 0; w < shape_.axis[2].in && !contiguous; ++w) row[w * dx_.stride[4]] = row_sum[w];
+      for (int64_t w = 0; w < width && !contiguous; ++w) row[w * dx_.stride[4]] = spare[w];
     }
   }
 
  private:
   std::size_t gradients_bytes() const { return array_bytes(gradients_size_, 1, sizeof(T)); }
   Range windows_over_rows(Range rows) const {
-    const Axis& height = shape_.axis[1];
-    return {height.windows_over(rows.begin).begin, height.windows_over(rows.end - 1).end};
+    return {windows_[static_cast<std::size_t>(rows.begin)].begin, windows_[static_cast<std::size_t>(rows.end - 1)].end};
   }
 
   // gradients[q] = dy[z,p,q] / divisor, summed over z.
-  void divide_row(int64_t n, int64_t c, Range zs, int64_t p, T* gradients) const {
-    const std::vector<T>& columns = divisors_[2];
+  void divide_row(int64_t n, int64_t c, Range zs, int64_t p, T* gradients, T* spare) const {
+    const int64_t count = shape_.axis[2].out;
     for (int64_t z = zs.begin; z < zs.end; ++z) {
-      const T row_divisor = divisors_[0][static_cast<std::size_t>(z)] * divisors_[1][static_cast<std::size_t>(p)];
-      const T* dy = dy_.at(n, c) + z * dy_.stride[2] + p * dy_.stride[3];
-      for (std::size_t q = 0; q < columns.size(); ++q, dy += dy_.stride[4]) {
-        const T quotient = *dy / (row_divisor * columns[q]);
-        gradients[q] = z == zs.begin ? quotient : gradients[q] + quotient;
-      }
+      const T* row = dy_.at(n, c) + z * dy_.stride[2] + p * dy_.stride[3];
+      const T factor = divisors_[0][static_cast<std::size_t>(z)] * divisors_[1][static_cast<std::size_t>(p)];
+      T* quotients = z == zs.begin ? gradients : spare;
+      kernel<T>().divide(quotients, 1, row, dy_.stride[4], divisors_[2].data(), factor, count);
+      for (int64_t q = 0; q < count && z > zs.begin; ++q) gradients[q] += quotients[q];
     }
   }
 
-  // line[w] = the sum of the gradients of the windows over w.
-  void spread(const T* gradients, T* line) const {
+  // line[shift + w] = the sum of the gradients of the windows over w. A window begins at q * stride - pad_begin, so
+  // with a stride of 2 every other cell has one window more, if the window's size is odd.
+  void spread(const T* gradients, T* line, T* even, T* odd) const {
     const Axis& width = shape_.axis[2];
-    if (slides_) return kernel<T>().slide(line, width.in, gradients + width.pad_begin, width.filter, 1);
+    if (stride_ == 1) return kernel<T>().slide(line, width.in, gradients + width.pad_begin, width.filter, 1);
+    if (stride_ == 2) {
+      const int64_t pairs = ceil_div(width.in + width.pad_begin, 2), more = ceil_div(width.filter, 2),
+                    less = width.filter / 2;
+      kernel<T>().slide(even, pairs, gradients + lead_ - (more - 1), more, 1);
+      kernel<T>().slide(odd, pairs, gradients + lead_ - (less - 1), less, 1);
+      return kernel<T>().interleave(line, even, odd, pairs);
+    }
     std::fill_n(line, width.in, T(0));
     for (int64_t q = 0; q < width.out; ++q) {
       const Range cells = width.cells(q);
@@ -260,9 +273,10 @@ class PlaneGradients {
   Tensor<const T> dy_;
   Tensor<T> dx_;
   std::array<std::vector<T>, 3> divisors_;
-  Blocks blocks_;  // rows of dx
-  bool slides_;
-  int64_t lead_ = 0, gradients_size_, lines_ = 0, line_size_;
+  std::vector<Range> windows_;  // over each row
+  Blocks blocks_;               // of rows
+  int64_t stride_ = 0;          // of windows that slide, else 0
+  int64_t lead_ = 0, shift_ = 0, gradients_size_, lines_ = 0, line_size_;
 };
 
 template <class T>
@@ -306,7 +320,7 @@ void avg_pool_dgrad(const PoolShape& s, Divisor divisor, Tensor<const T> dy, Ten
         [](int64_t, int64_t, int64_t) { return T(1); });
   }
   const PlaneGradients<T> planes(s, divisor, dy, dx);
-  const Blocks blocks(planes.tasks(), kTaskCells / std::max<int64_t>(1, s.axis[1].in * s.axis[2].in));
+  const Blocks blocks(planes.tasks(), kTaskCells * planes.tasks() / std::max<int64_t>(1, s.n * s.c * s.cells()));
   const int threads = pool_threads(s);
   const std::size_t own = planes.scratch_bytes();
   const Workspace memory(static_cast<std::size_t>(threads) * own);

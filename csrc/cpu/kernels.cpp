@@ -40,7 +40,7 @@ constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};
 template <class T>
 constexpr PoolKernels<T> kPool{max_row<T>};
 template <class T>
-constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>};
+constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
 template <class T>
 constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
                                        winograd_input<T>, winograd_output<T>,  winograd_filter<T>};

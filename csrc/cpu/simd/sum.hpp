@@ -65,6 +65,37 @@ void slide(T* sums, int64_t count, const T* row, int64_t taps, int64_t stride) {
   }
 }
 
+// out[2i], out[2i + 1] = even[i], odd[i], in whole vectors.
+template <class T>
+void interleave(T* out, const T* even, const T* odd, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
+  for (int i = 0; i < kL; ++i) {
+    low[i] = i / 2 + i % 2 * kL;
+    high[i] = kL / 2 + i / 2 + i % 2 * kL;
+  }
+  for (int64_t first = 0; first < count; first += kL) {
+    const Vector<T> a = load(even + first), b = load(odd + first);
+    store<T>(out + 2 * first, __builtin_shuffle(a, b, low));
+    store<T>(out + 2 * first + kL, __builtin_shuffle(a, b, high));
+  }
+}
+
+template <class T>
+void divide(T* out, int64_t out_step, const T* src, int64_t src_step, const T* divisors, T factor, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  int64_t i = 0;
+  for (; out_step == 1 && src_step == 1 && i < count; i += kL) {
+    const int lanes = clamp_lanes<T>(count - i);
+    if (lanes == kL) {
+      store<T>(out + i, load(src + i) / (factor * load(divisors + i)));
+    } else {
+      store_lanes<T>(out + i, gather_lanes(src + i, lanes, 1) / (factor * load(divisors + i)), lanes);
+    }
+  }
+  for (; i < count; ++i) out[i * out_step] = src[i * src_step] / (factor * divisors[i]);
+}
+
 template <class T>
 T sum_run(const T* src, int64_t count) {
   constexpr int kL = kLanes<T>;

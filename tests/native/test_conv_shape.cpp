@@ -86,6 +86,49 @@ TEST(pad_same_adds_the_least_padding_that_gives_the_output) {
   });
 }
 
+// Windows as ranges, without dilation, against the outputs and taps that meet each input.
+TEST(windows_and_the_windows_over_an_input_are_each_others_inverse) {
+  for_each_axis([](Axis a) {
+    if (a.dilation > 1) return;
+    for (const Rounding rounding : {Rounding::floor, Rounding::ceil}) {
+      a.out = output_extent(a, rounding);
+      for (int64_t o = 0; o < a.out; ++o) {
+        int64_t real = 0, padded = 0;
+        for (int64_t f = 0; f < a.filter; ++f) {
+          real += a.inside(a.input(o, f));
+          padded += a.input(o, f) < a.in + a.pad_end;
+        }
+        CHECK_EQUAL(a.cells(o).size(), real, "axis", a, "o", o);
+        CHECK_EQUAL(a.window_size(o, true), padded, "axis", a, "o", o);
+        CHECK_EQUAL(a.window_size(o, false), real, "axis", a, "o", o);
+      }
+      for (int64_t i = 0; i < a.in; ++i) {
+        for (int64_t o = 0; o < a.out; ++o) {
+          const Range cells = a.cells(o), over = a.windows_over(i);
+          CHECK((cells.begin <= i && i < cells.end) == (over.begin <= o && o < over.end), "axis", a, "i", i, "o", o);
+        }
+      }
+    }
+  });
+}
+
+TEST(even_windows_share_the_input) {
+  for (int64_t in = 1; in <= 12; ++in) {
+    for (int64_t out = 1; out <= 12; ++out) {
+      const Axis a{.in = in, .out = out, .even = true};
+      CHECK_EQUAL(a.cells(0).begin, 0);
+      CHECK_EQUAL(a.cells(out - 1).end, in);
+      for (int64_t o = 0; o < out; ++o) {
+        CHECK(a.cells(o).size() >= 1 && (o == 0 || a.cells(o).begin <= a.cells(o - 1).end), "axis", a, "o", o);
+        for (int64_t i = 0; i < in; ++i) {
+          const Range cells = a.cells(o), over = a.windows_over(i);
+          CHECK((cells.begin <= i && i < cells.end) == (over.begin <= o && o < over.end), "axis", a, "i", i, "o", o);
+        }
+      }
+    }
+  }
+}
+
 TEST(large_extents_do_not_overflow) {
   constexpr int64_t big = (int64_t{1} << 31) - 1;
   Axis a{.in = int64_t{1} << 47, .filter = 1 << 15, .stride = 3, .pad_begin = big, .pad_end = 5, .dilation = big};

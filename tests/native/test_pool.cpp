@@ -56,7 +56,8 @@ template <class T>
 Maximum window_maximum(const PoolShape& s, const GuardedTensor<T>& x, int64_t n, int64_t c, int64_t z, int64_t p,
                        int64_t q) {
   const auto& [depth, height, width] = s.axis;
-  Maximum best{-kInfinity<double>, -1};
+  using Limits = std::numeric_limits<T>;
+  Maximum best{static_cast<double>(Limits::has_infinity ? -Limits::infinity() : Limits::lowest()), -1};
   for (int64_t t = 0; t < depth.filter; ++t)
     for (int64_t r = 0; r < height.filter; ++r)
       for (int64_t f = 0; f < width.filter; ++f) {
@@ -134,6 +135,19 @@ TEST(forward_finds_the_first_maximum) {
   Integers integers(1);  // of nine values, so that windows hold equal ones
   for_each_problem<float>(check_forward, [&] { return integers.next<float>(); });
   for_each_problem<double>(check_forward, [&] { return integers.next<double>(); });
+}
+
+TEST(forward_of_integers) {
+  Integers integers(3);
+  const auto extreme = [&]<class T>(T) {
+    constexpr T kLeast = std::numeric_limits<T>::min(), kMost = std::numeric_limits<T>::max();
+    const int i = integers.next<int>(0, 5);
+    return i == 0 ? kMost : i < 3 ? kLeast : integers.next<T>(0, 4);
+  };
+  for_each_problem<int8_t>(check_forward, [&] { return extreme(int8_t{}); });
+  for_each_problem<uint8_t>(check_forward, [&] { return extreme(uint8_t{}); });
+  for_each_problem<int32_t>(check_forward, [&] { return extreme(int32_t{}); });
+  for_each_problem<int64_t>(check_forward, [&] { return integers.next<int64_t>(); });
 }
 
 TEST(forward_passes_nan_and_infinities) {

@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
   for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
     const Cell y = Cell::of(i, p.channels, p.extent, p.y.stride[1] == 1);
     const int last_t = depth.end_tap(y.at[0]), last_r = height.end_tap(y.at[1]), last_s = width.end_tap(y.at[2]);
-    T best = -std::numeric_limits<T>::infinity();
+    using Limits = std::numeric_limits<T>;
+    T best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
     int64_t index = -1;
     for (int t = depth.first_tap(y.at[0]); t < last_t; ++t) {
       for (int r = height.first_tap(y.at[1]); r < last_r; ++r) {
@@ -174,5 +175,9 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE
+template void max_pool_fprop(const PoolShape&, Tensor<const int8_t>, Tensor<int8_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const uint8_t>, Tensor<uint8_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const int32_t>, Tensor<int32_t>, Tensor<int64_t>);
+template void max_pool_fprop(const PoolShape&, Tensor<const int64_t>, Tensor<int64_t>, Tensor<int64_t>);
 
 }  // namespace fastconv::cuda

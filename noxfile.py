@@ -1,6 +1,7 @@
 """The project's chores: `nox` checks style, types and tests; `nox -s NAME` does any one of them."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,8 @@ nox.options.reuse_venv = "yes"
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
 EMULATED = ("nehalem", "aarch64")
+CUDA_TOOLS = ("pybind11>=3.1", "nvidia-cuda-cuobjdump==13.2.*", "nvidia-cuda-nvdisasm==13.2.*")
+EMULATOR = ("emulator", "emulator-asan", "emulator-tsan")
 
 
 def extra(name: str) -> list[str]:
@@ -63,6 +66,22 @@ def emulated(session: nox.Session) -> None:
     session.install(*extra("dev"))
     for preset in session.posargs or EMULATED:
         session.run("cmake", "--workflow", "--preset", preset)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """CUDA: the module for all GPUs, and its kernels on an emulated device, in every mode."""
+    nvcc = "ON" if shutil.which("nvcc") else "pypi"
+    session.install(".[test,cuda13]", *extra("dev"), *CUDA_TOOLS, env={"FASTCONV_CUDA": nvcc})
+    where = "import fastconv._cuda as module; print(module.__file__)"
+    module = session.run("python", "-c", where, silent=True)
+    session.run("python", "tools/check_sass.py", str(module).strip())
+    for preset in EMULATOR:
+        session.run("cmake", "--workflow", "--preset", preset)
+    tests = [f"tests/test_{name}.py" for name in ("backends", "gpu", "gpu_training")]
+    for mode in ("forward late", "reverse late", "shuffled early"):
+        modes = {"FASTCONV_EMULATOR": mode, "FASTCONV_TEST_BACKENDS": "emu"}
+        session.run("python", "-m", "pytest", "-q", "-k", "not cpu", *tests, env=modes)
 
 
 @nox.session

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -56,7 +56,14 @@ class Problem:
             "weight": n * prod(outputs),
         }
 
-    def run(self, which: Pass, dtype: str, layout: Layout = "NCHW", **keywords: Any) -> Any:
+    def run(
+        self,
+        which: Pass,
+        dtype: str,
+        layout: Layout = "NCHW",
+        call: Callable[..., Any] = lambda function, *args, **keywords: function(*args, **keywords),
+        **keywords: Any,
+    ) -> Any:
         """The package's result of one pass, in `layout`; `keywords` go to the call."""
         x, w, bias, dy = (
             a.astype(dtype) for a in (to(layout, self.x), self.w, self.bias, to(layout, self.dy))
@@ -64,10 +71,10 @@ class Problem:
         axes = x.ndim - 2
         keywords = {**self.case.geometry, "layout": at_rank(layout, axes), **keywords}
         if which == "forward":
-            return op("conv{}d", axes)(x, w, bias, **keywords)
+            return call(op("conv{}d", axes), x, w, bias, **keywords)
         if which == "input":
-            return op("conv{}d_grad_input", axes)(dy, w, x.shape, **keywords)
-        return op("conv{}d_grad_weight", axes)(dy, x, w.shape, **keywords)
+            return call(op("conv{}d_grad_input", axes), dy, w, x.shape, **keywords)
+        return call(op("conv{}d_grad_weight", axes), dy, x, w.shape, **keywords)
 
     def exact(self, which: Pass, layout: Layout = "NCHW") -> AnyArray:
         """The oracle's result of one pass, in `layout`."""
@@ -135,10 +142,10 @@ class Guarded:
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, step: int = 1) -> None:
         size = int(np.prod(shape))
         self.buffer = np.full(size * step + 2 * self.MARGIN, np.nan, dtype)
-        inside = slice(self.MARGIN, self.MARGIN + size * step, step)
-        self.view = self.buffer[inside].reshape(shape)
+        self.inside = slice(self.MARGIN, self.MARGIN + size * step, step)
+        self.view = self.buffer[self.inside].reshape(shape)
         self.outside = np.ones(self.buffer.shape, bool)
-        self.outside[inside] = False
+        self.outside[self.inside] = False
         assert self.view.base is self.buffer
 
     def check(self) -> None:

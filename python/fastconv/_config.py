@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import _core
+from . import _core, _gpu
 
 
 def config() -> dict[str, str]:
@@ -13,8 +13,17 @@ def config() -> dict[str, str]:
         "ISA in use": f"{_core.isa()} (this CPU and build offer: {offered})",
         "BLAS": _core.blas_version(),
         "threads": str(_core.num_threads()),
-        "CUDA": "no module in this build",
+        "CUDA": _cuda(),
     }
+
+
+def _cuda() -> str:
+    """Whether arrays on a GPU can be used, or what is missing."""
+    try:
+        _gpu.load_module()
+        return f"ready, CuPy {_gpu.load_cupy().__version__}"
+    except RuntimeError as error:
+        return str(error)
 
 
 def show_config() -> None:

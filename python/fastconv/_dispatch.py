@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, _gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +18,50 @@ class Backend:
     xp: Any
     kernels: Any
 
+    def describe(self, array: Any) -> np.ndarray[Any, Any]:
+        """The array's place in memory, as a NumPy array that need not be readable."""
+        described: np.ndarray[Any, Any]
+        described = array if self.xp is np else self.kernels.describe(array)
+        return described
+
 
 CPU = Backend(np, _core)
 
 _OPTIONAL = "bias"
 _CPU_DEVICE = 1  # DLPack's kDLCPU; the pinned host memory of CUDA (3) is read the same way
 _HOST_DEVICES = (_CPU_DEVICE, 3)
+_CUDA_DEVICE = 2
+
+
+def cuda() -> Backend:
+    """The CUDA backend; a RuntimeError says what it lacks: module, CuPy, driver or device."""
+    gpu_kernels = _gpu.kernels()
+    return Backend(_gpu.load_cupy(), gpu_kernels)
 
 
 def resolve(**arrays: Any) -> tuple[Backend, list[Any]]:
     """The backend of a call's arrays and the arrays as it takes them; a bias may be None.
 
-    NumPy arrays are taken as they are, other producers of DLPack zero-copy. Keywords are the
-    arguments' names, for error messages.
+    NumPy and CuPy arrays are taken as they are, other producers of DLPack zero-copy, by their
+    device. Keywords are the arguments' names, for error messages.
     """
     for name, value in arrays.items():
         if type(value) is not np.ndarray and not (value is None and name == _OPTIONAL):
-            return CPU, [_as_numpy(name, value) for name, value in arrays.items()]
-    return CPU, list(arrays.values())
+            break
+    else:
+        return CPU, list(arrays.values())
+    if any(_on_gpu(value) for value in arrays.values()):
+        return cuda(), [_gpu.as_cupy(name, value) for name, value in arrays.items()]
+    return CPU, [_as_numpy(name, value) for name, value in arrays.items()]
+
+
+def _on_gpu(value: Any) -> bool:
+    cupy = sys.modules.get("cupy")  # who has no CuPy array need not import it
+    if cupy is not None and isinstance(value, cupy.ndarray):
+        return True
+    if isinstance(value, np.ndarray | np.generic) or not hasattr(value, "__dlpack_device__"):
+        return False
+    return bool(value.__dlpack_device__()[0] == _CUDA_DEVICE)
 
 
 def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
@@ -53,8 +80,8 @@ def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
     device, _ = value.__dlpack_device__()
     if device not in _HOST_DEVICES:
         raise RuntimeError(
-            f"{name} is on DLPack device type {device}, and this build of fastconv has no CUDA "
-            f"module: copy the array to the CPU"
+            f"{name} is on DLPack device type {device}, which fastconv has no kernels for: "
+            "copy the array to the CPU"
         )
     try:
         return np.from_dlpack(value)
@@ -63,7 +90,7 @@ def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
 
 
 def namespace(x: Any) -> Any:
-    """The array namespace (numpy) of an array."""
+    """The array namespace (numpy or cupy) of an array."""
     return resolve(x=x)[0].xp
 
 
@@ -74,10 +101,11 @@ def output(out: Any, backend: Backend, shape: tuple[int, ...], dtype: Any, **inp
     """
     if out is None:
         return backend.xp.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if not isinstance(out, backend.xp.ndarray) or isinstance(out, np.ma.MaskedArray):
+        library = "NumPy" if backend.xp is np else "CuPy"
+        raise TypeError(f"out must be a {library} array, got {type(out).__name__}")
     for name, value in inputs.items():
-        if value is not None and _share_memory(out, value):
+        if value is not None and _share_memory(*map(backend.describe, (out, value))):
             raise ValueError(f"out shares memory with {name}: pass an array of its own")
     return out
 

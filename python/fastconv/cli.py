@@ -88,6 +88,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     add("--schedule", choices=SCHEDULES, default="cosine", help="default: %(default)s")
     add("--augment", action="store_true", help="move, and for photographs mirror, the images")
     add("--seed", type=_seed, default=0, help="same seed, same losses (default: %(default)s)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     add("--threads", type=_positive_int, metavar="N", help="default: every core that is allowed")
     add("--out", type=Path, metavar="FOLDER", help="default: runs/MODEL-DATA or runs/compare-DATA")
     parser.set_defaults(run=_train)

@@ -111,9 +111,10 @@ class Optimizer(ABC):
         fresh = [xp.zeros_like(data) for _ in range(self.state_arrays)]
         state = [move(array, xp) for array in self._state.get(dtype, fresh)]
         self._state[dtype] = state
-        scratch = [xp.empty(min(BLOCK, data.size), dtype) for _ in range(2)]
-        for start in range(0, data.size, BLOCK):
-            part = slice(start, min(start + BLOCK, data.size))
+        block = BLOCK if xp is np else max(data.size, 1)  # a GPU wants few, long operations
+        scratch = [xp.empty(min(block, data.size), dtype) for _ in range(2)]
+        for start in range(0, data.size, block):
+            part = slice(start, min(start + block, data.size))
             size = part.stop - part.start
             views = [[a[part] for a in state], [a[:size] for a in scratch]]
             self._blocks.append(_Block(data[part], grad[part], *views))

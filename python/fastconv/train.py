@@ -82,6 +82,7 @@ class Config:
     schedule: str
     seed: int
     augment: bool
+    device: str = "cpu"
 
 
 @dataclass
@@ -112,6 +113,7 @@ def run(args: Namespace) -> int:
         args.schedule,
         args.seed,
         args.augment,
+        args.device,
     )
     names = COMPARED if args.compare else (args.model,)
     folder = args.out or Path("runs") / f"{'compare' if args.compare else names[0]}-{args.data}"
@@ -149,8 +151,9 @@ def train(name: str, config: Config, split: Split, folder: Path) -> Result:
         f"train   {len(x):,} images, test {len(test[0]):,}; batches of {config.batch_size}, "
         f"{config.optimizer}, lr {config.lr:g} {config.schedule}, seed {config.seed}, "
         f"{'augmented, ' if config.augment else ''}"
-        f"threads {fastconv.get_num_threads()}"
+        f"{'on the GPU' if config.device == 'cuda' else f'threads {fastconv.get_num_threads()}'}"
     )
+    model.to(config.device)
     try:
         with reporting(config.epochs) as callbacks:
             model.fit(
@@ -172,6 +175,7 @@ def train(name: str, config: Config, split: Split, folder: Path) -> Result:
             return result
         print(f"interrupted: epoch {len(result.rows)} is kept")
         model.load(folder / "model.safetensors")
+    model.to("cpu")  # for the pictures
     return result
 
 

@@ -78,6 +78,12 @@ TEST(several_blocks_of_k_and_several_tasks) {
   }
 }
 
+TEST(more_large_tiles_than_a_gpu_has_multiprocessors) {
+  for (const Memory& memory : {test::kNCHW, test::kMemories[3]}) {
+    check_product<float>(1100, 1900, 11, memory, test::kNCHW, memory, true);
+  }
+}
+
 TEST(an_empty_sum_is_the_bias) { check_product<float>(5, 37, 0, test::kNCHW, test::kNCHW, test::kNCHW, true); }
 
 }  // namespace fastconv::FASTCONV_BACKEND

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._dispatch import namespace
 from .._extras import require
 from .layer import Array, move
 
@@ -46,7 +47,7 @@ def load(model: Sequential, path: str | os.PathLike[str]) -> None:
             found = {name: _describe(file.get_slice(name)) for name in names}
             _check_fit(model, path, state, found)
             for name, data in state.items():
-                data[...] = file.get_tensor(name)
+                data[...] = move(file.get_tensor(name), namespace(data))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file: {error}") from error
 

@@ -12,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .._dispatch import cuda
+
 Array = NDArray[Any]
 
 
@@ -125,14 +127,20 @@ class Layer(ABC):
         return self._set_training(False)
 
     def to(self, device: str) -> Self:
-        """Keep the parameters on "cpu" and return this layer.
+        """Move parameters and buffers to "cpu" (NumPy) or "cuda" (CuPy), and return this layer.
 
-        "cuda" is a RuntimeError: this version has no GPU kernels.
+        Inputs must then be arrays of that device; `fit`, `evaluate` and `predict` move theirs. What
+        is missing for "cuda" is a RuntimeError. Layers forget what they kept for `backward`.
         """
-        if device == "cuda":
-            raise RuntimeError('this version of fastconv has no CUDA module: stay on "cpu"')
-        if device != "cpu":
+        if device not in ("cpu", "cuda"):
             raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+        xp = np if device == "cpu" else cuda().xp
+        for state in self.state():
+            state.data = move(state.data, xp)
+            if isinstance(state, Parameter):
+                state.grad = move(state.grad, xp)
+        for layer in self.walk():
+            layer._saved = None
         return self
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .._dispatch import resolve
+from .._dispatch import namespace, resolve
 from .dropout import Dropout
-from .layer import Array, evaluating, positive
+from .layer import Array, evaluating, move, positive
 from .losses import Loss, SoftmaxCrossEntropy
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def fit(
     x, y = _samples(model, x, y)
     if validation_data is not None:
         validation_data = _samples(model, *validation_data, prefix="validation ")
+    if augment is not None and namespace(x) is not np:
+        raise ValueError("augment takes NumPy batches: train on the CPU, or augment beforehand")
     if not any(p.trainable for p in model.parameters()):
         raise ValueError(f"{model.name} has no parameters to train")
     rng = np.random.default_rng(seed)
@@ -145,12 +147,13 @@ def predict(model: Sequential, x: Array, *, batch_size: int = 256) -> Array:
     """See `Sequential.predict`."""
     backend, (x,) = resolve(x=x)
     _check_input(model, x, "x")
+    own = _namespace(model)
+    x = move(x, own)
     with evaluating(model):
         outputs = [
             model.forward(_as_input(x[part], model.dtype)) for part in _parts(len(x), batch_size)
         ]
-    joined: Array = backend.xp.concatenate(outputs)
-    return joined
+    return move(own.concatenate(outputs), backend.xp)
 
 
 def _train_epoch(
@@ -209,6 +212,12 @@ def _fitting(model: Sequential) -> Iterator[None]:
 
 def _batches(x: Array, y: Array, order: Array, batch_size: int) -> Iterator[tuple[Array, Array]]:
     """Minibatches in `order`, x in a buffer that the next batch overwrites."""
+    xp = namespace(x)
+    if xp is not np:  # the samples stay on the device: one gather a batch, from CuPy's pool
+        order = xp.asarray(order)
+        for part in _parts(len(order), batch_size):
+            yield x[order[part]], y[order[part]]
+        return
     gathered = np.empty((min(batch_size, len(x)), *x.shape[1:]), x.dtype)
     for part in _parts(len(order), batch_size):
         chosen = order[part]
@@ -237,7 +246,7 @@ def _converted(
     buffer: Array | None = None
     for x, y in batches:
         if buffer is None and x.dtype == np.uint8:  # the first batch: no later one is larger
-            buffer = np.empty(x.shape, dtype)
+            buffer = namespace(x).empty(x.shape, dtype)
         yield _as_input(x, dtype, buffer), y
 
 
@@ -266,7 +275,14 @@ def _samples(model: Sequential, x: Array, y: Array, prefix: str = "") -> tuple[A
             f"{prefix}x has {len(x)} samples and {prefix}y has shape {y.shape}, expected as many "
             "of each, at least one"
         )
-    return x, y
+    xp = _namespace(model)
+    return move(x, xp), move(y, xp)
+
+
+def _namespace(model: Sequential) -> Any:
+    """numpy or cupy: where the model's parameters are."""
+    parameters = model.parameters()
+    return namespace(parameters[0].data) if parameters else np
 
 
 def _check_input(model: Sequential, x: Array, name: str) -> None:

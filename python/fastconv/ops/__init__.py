@@ -28,8 +28,9 @@ out
     Where to write the result: the exact shape and dtype, any strides, no memory shared with an
     input. Without it the result is a new array.
 
-Arrays are float32 or float64, all of one call the same; they may have any strides. TypeError and
-ValueError name the argument, what came and what was expected; nothing has been written then.
+Arrays are NumPy's or CuPy's, float32 or float64, all of one call the same, with any strides.
+TypeError and ValueError name the argument, what came and what was expected; nothing has been
+written then.
 Results do not depend on the number of threads.
 """
 

@@ -18,9 +18,9 @@ def is_relu(activation: str | None) -> bool:
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that the CPU does not have."""
+    """Refuse a precision that there are no kernels for."""
     if precision == "tf32":
-        raise ValueError('precision "tf32" is for GPU arrays: on the CPU use "fp32"')
+        raise ValueError('precision "tf32" has no kernels yet, nor will it on the CPU: use "fp32"')
     if precision != "fp32":
         raise ValueError(f'precision must be "fp32", got {precision!r}')
 

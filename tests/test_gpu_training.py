@@ -1,12 +1,15 @@
 """The same training on the CPU and on CUDA kernels: losses step by step."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backends import Arrays, backend
-from fastconv import data, models, nn, optim
+import device_arrays
+from backends import Arrays, backend, emulator
+from fastconv import _gpu, data, models, nn, optim
 
 __all__ = ["backend"]
 
@@ -53,6 +56,16 @@ def losses(device: str) -> list[float]:
     return recorder.values
 
 
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA backend with arrays that refuse NumPy's, and emulated kernels."""
+    kernels = _gpu.Kernels(
+        emulator(), lambda: 0, np.empty, device_arrays.plain, lambda array: array.ctypes.data
+    )
+    monkeypatch.setitem(sys.modules, "cupy", device_arrays.namespace)
+    monkeypatch.setattr(_gpu, "kernels", lambda: kernels)
+
+
 @pytest.fixture(scope="module")
 def on_cpu() -> list[float]:
     """The losses on the CPU, whatever backend the tests then put in its place."""
@@ -67,3 +80,28 @@ def test_the_mnist_net_learns_alike(on_cpu: list[float], backend: Arrays) -> Non
     if backend.name == "cpu":
         assert ours == on_cpu
     assert np.mean(ours[-5:]) < np.mean(ours[:5])
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_no_numpy_array_is_mixed_into_training_on_a_device(tmp_path: Path) -> None:
+    (x, y), _ = data.mnist_sample()
+    model = models.mnist_convnet(rng=0).to("cuda")
+    history = model.fit(
+        x[:6],
+        y[:6],
+        epochs=1,
+        batch_size=4,
+        optimizer=optim.Adam(1e-3),
+        loss=nn.SoftmaxCrossEntropy(),
+        validation_data=(x[10:12], y[10:12]),
+        seed=0,
+    )
+    assert np.isfinite(history["loss"]).all()
+    answer = model.predict(x[:2])
+    assert type(answer) is np.ndarray
+    model.save(tmp_path / "model.safetensors")
+    model.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(model.predict(x[:2]), answer)
+    model.to("cpu")
+    assert all(type(state.data) is np.ndarray for state in model.state())
+    np.testing.assert_allclose(model.predict(x[:2]), answer, atol=1e-5)

@@ -6,6 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:-benchmarks/results/gpu-$(date +%Y-%m-%d)}")
 work=$(mktemp -d)
+export work  # the steps below run in shells of their own, under a time limit
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 exec > >(tee "$out/report.txt") 2>&1
@@ -17,7 +18,7 @@ step() {
   shift 2
   printf '\n=== %s\n' "$title"
   if [ "$left" -le 5 ]; then printf '=== %s: NO TIME LEFT\n' "$title"; return; fi
-  timeout $((limit < left ? limit : left)) "$@"
+  timeout $((limit < left ? limit : left)) bash -euo pipefail -c '"$@"' _ "$@"
   printf '=== %s: exit status %d, %d s\n' "$title" $? $((SECONDS - start))
 }
 
@@ -48,6 +49,7 @@ sanitizer() {
     tests/test_backends.py
 }
 
+export -f machine build tests sanitizer
 step "machine" 20 machine
 step "build" 240 build
 step "tests on the device" 150 tests

@@ -59,7 +59,7 @@ def test_an_algorithm_for_some_geometries_is_exact_there_and_refuses_the_others(
     want = problem.exact(which, layout)
     out = Guarded(want.shape, dtype)
     depthwise = case.x[1] == case.w[0] == case.groups
-    serves = depthwise and which != "weight"
+    serves = depthwise
     try:
         problem.run(which, dtype, layout, algorithm=algorithm, out=out.view)
         served = True

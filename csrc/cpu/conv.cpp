@@ -19,8 +19,7 @@ bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() 
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
   if (algorithm == Algorithm::winograd) return pass != Pass::weight && winograd::serves(s);
   if (algorithm != Algorithm::direct) return true;
-  if (pass == Pass::forward) return s.group_c() == 1;
-  return pass == Pass::input && s.group_c() == 1 && s.group_k() == 1;
+  return s.group_c() == 1 && (pass != Pass::input || s.group_k() == 1);
 }
 
 // What "auto" is to prefer where it can: the environment's wish.
@@ -55,8 +54,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
         std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: " +
         (algorithm == Algorithm::winograd
              ? "it needs 3x3 filters, stride 1, dilation 1, one group, and computes no weight gradient"
-             : "it needs one channel a group, for the input gradient one filter too, and computes no "
-               "weight gradient") +
+             : "it needs one channel a group, for the input gradient one filter too") +
         "; \"auto\", \"im2col\" and \"implicit\" can");
   }
   const Algorithm preferred = preferred_algorithm();
@@ -120,6 +118,7 @@ void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, T
                 const ConvOptions& options) {
   const Algorithm algorithm = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
+  if (algorithm == Algorithm::direct) return depthwise::wgrad(shape, dy, x, dw, options.workspace_limit);
   if (algorithm == Algorithm::implicit) return implicit::wgrad(shape, dy, x, dw, options.workspace_limit);
   im2col::wgrad(shape, dy, x, dw, options.workspace_limit);
 }

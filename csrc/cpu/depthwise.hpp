@@ -11,5 +11,7 @@ void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<
 // Needs one filter a group as well.
 template <class T>
 void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit);
+template <class T>
+void wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit);
 
 }  // namespace fastconv::cpu::depthwise

@@ -36,7 +36,16 @@ template <class T>
 constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T, true>, tile<T, false>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
 
 template <class T>
-constexpr DepthwiseKernels<T> kDepthwise{depthwise_row<T>, depthwise_pixel<T>};
+constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,
+                                         depthwise_pixels<T>,
+                                         depthwise_reduce_pixels<T>,
+                                         {pixels3x3<T, 1>, pixels3x3<T, 2>},
+                                         {reduce_pixels3x3<T, 1>, reduce_pixels3x3<T, 2>},
+                                         {plane3x3<T, 1>, plane3x3<T, 2>},
+                                         {reduce_plane3x3<T, 1>, reduce_plane3x3<T, 2>},
+                                         spread_plane3x3<T>,
+                                         depthwise_row<T>,
+                                         depthwise_reduce_row<T>};
 template <class T>
 constexpr PoolKernels<T> kPool{max_row<T>};
 template <class T>

@@ -51,13 +51,56 @@ struct RowTap {
 };
 
 template <class T>
+struct Plane {
+  T* data;
+  int64_t row_stride, column_stride, height, width;
+};
+
+// Outputs [rows][columns] with channels last, all of which read the same taps: tap t of output (i, j) is x[i * x_row +
+// j * x_column + taps[t].offset], its weights weights[taps[t].number].
+struct PixelTap {
+  int64_t offset, number;
+};
+template <class T>
+struct PixelRectangle {
+  int64_t rows, columns;
+  const T* x;
+  int64_t x_row, x_column;
+  T* y;
+  int64_t y_row, y_column;
+  const PixelTap* taps;
+  int64_t tap_count;
+};
+
+template <class T>
 struct DepthwiseKernels {
-  // out[i * out_step] = bias + the taps' weight * value, through relu; planes: lanes are the outputs of a row.
+  int lanes;
+  // Channels last. y = bias + the taps' weights * x, through relu, for some vectors of channels, each of which has
+  // weights[taps][lanes] and then a vector of bias.
+  void (*pixels)(const PixelRectangle<T>& outputs, int64_t channels, int64_t taps, const T* weights, bool relu);
+  // sums[vector of channels][taps][lanes] += y * x, y being the outputs' gradient.
+  void (*reduce_pixels)(const PixelRectangle<T>& outputs, int64_t channels, int64_t taps, T* sums);
+
+  // The same for filters of 3x3 with a stride of 1 or 2, the index.
+  void (*pixels3x3[2])(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, int64_t channels,
+                       const T* weights, bool relu);
+  void (*reduce_pixels3x3[2])(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
+                              int64_t channels, T* sums);
+
+  // Planes of side by side columns, filters of 3x3 with a stride of 1 or 2, weights[9] and sums[9][lanes].
+  void (*plane3x3[2])(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, const T* weights,
+                      T bias, bool relu);
+  void (*reduce_plane3x3[2])(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
+                             T* sums);
+  // The input gradient of the one with stride 2; without stride it is a plane3x3.
+  void (*spread_plane3x3)(const Plane<T>& dx, const Plane<const T>& dy, int64_t pad_top, int64_t pad_left,
+                          const T* weights);
+  // Any filter, a row at a time: out[i * out_step] = bias + the taps' weights * values, through relu, and sums[tap]
+  // [lanes] += dy[i * dy_step] * values.
   void (*row)(T* out, int64_t out_step, int64_t count, const T* src, const RowTap* taps, const T* weights,
               int64_t tap_count, int64_t step, T bias, bool relu);
-  // out[c] = bias[c] + the taps' weights[tap][c] * src[tap][c], through relu; channels last. bias may be null.
-  void (*pixel)(T* out, int64_t channels, const T* const* src, const T* const* weights, int64_t tap_count,
-                const T* bias, bool relu);
+  void (*reduce_row)(T* sums, const T* dy, int64_t dy_step, int64_t count, const T* src, const RowTap* taps,
+                     const int32_t* numbers, int64_t tap_count, int64_t step);
 };
 
 // Lanes of a row of maxima; both arrays are padded to a whole vector.

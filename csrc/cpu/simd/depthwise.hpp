@@ -1,4 +1,4 @@
-// Convolutions of one channel a group.
+// Convolutions of one channel a group. Lanes are channels where these lie last, else outputs of a row.
 #pragma once
 
 #include "vector.hpp"
@@ -7,13 +7,361 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 template <class T>
+Vector<T> relu_if(bool relu, Vector<T> v) {
+  return relu ? (v < 0 ? Vector<T>{} : v) : v;  // NaN stays NaN
+}
+
+// kOutputs neighbours of a row: each vector of weights is read once for all, and their sums hide each other's latency.
+template <class T, int kOutputs>
+void depthwise_pixels_block(const PixelRectangle<T>& r, const T* x, T* y, const Lanes<T>& channels, const T* weights,
+                            Vector<T> bias, bool relu) {
+  Vector<T> sum[kOutputs];
+#pragma GCC unroll 8
+  for (int i = 0; i < kOutputs; ++i) sum[i] = bias;
+  for (const PixelTap* tap = r.taps; tap != r.taps + r.tap_count; ++tap) {
+    const Vector<T> weight = load(weights + tap->number * kLanes<T>);
+    const T* cell = x + tap->offset;
+#pragma GCC unroll 8
+    for (int i = 0; i < kOutputs; ++i) sum[i] += weight * channels.load_from(cell + i * r.x_column);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kOutputs; ++i) channels.store_to(y + i * r.y_column, relu_if<T>(relu, sum[i]));
+}
+
+template <class T>
+void depthwise_pixels_row(const PixelRectangle<T>& r, const T* x, T* y, const Lanes<T>& channels, const T* weights,
+                          const T* bias, bool relu) {
+  const Vector<T> b = load(bias);
+  int64_t i = 0;
+  for (; i + 8 <= r.columns; i += 8, x += 8 * r.x_column, y += 8 * r.y_column)
+    depthwise_pixels_block<T, 8>(r, x, y, channels, weights, b, relu);
+  if (i + 4 <= r.columns) {
+    depthwise_pixels_block<T, 4>(r, x, y, channels, weights, b, relu);
+    i += 4, x += 4 * r.x_column, y += 4 * r.y_column;
+  }
+  for (; i < r.columns; ++i, x += r.x_column, y += r.y_column)
+    depthwise_pixels_block<T, 1>(r, x, y, channels, weights, b, relu);
+}
+
+template <class T>
+void depthwise_pixels(const PixelRectangle<T>& r, int64_t channels, int64_t taps, const T* weights, bool relu) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t row = 0; row < r.rows; ++row) {
+    const T* block = weights;
+    for (int64_t c = 0; c < channels; c += kL, block += (taps + 1) * kL) {
+      const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
+      depthwise_pixels_row(r, r.x + row * r.x_row + c, r.y + row * r.y_row + c, lanes, block, block + taps * kL, relu);
+    }
+  }
+}
+
+// The sums of kTaps taps stay in registers over a row of outputs.
+template <class T, int kTaps>
+void depthwise_reduce_taps(const PixelRectangle<T>& r, const T* x, const T* y, const PixelTap* taps,
+                           const Lanes<T>& channels, T* sums) {
+  Vector<T> sum[kTaps];
+  int64_t offset[kTaps];
+#pragma GCC unroll 9
+  for (int t = 0; t < kTaps; ++t) {
+    sum[t] = load(sums + taps[t].number * kLanes<T>);
+    offset[t] = taps[t].offset;
+  }
+  for (int64_t i = 0; i < r.columns; ++i, x += r.x_column, y += r.y_column) {
+    const Vector<T> gradient = channels.load_from(y);
+#pragma GCC unroll 9
+    for (int t = 0; t < kTaps; ++t) sum[t] += gradient * channels.load_from(x + offset[t]);
+  }
+#pragma GCC unroll 9
+  for (int t = 0; t < kTaps; ++t) store<T>(sums + taps[t].number * kLanes<T>, sum[t]);
+}
+
+template <class T>
+void depthwise_reduce_pixels(const PixelRectangle<T>& r, int64_t channels, int64_t taps, T* sums) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t row = 0; row < r.rows; ++row) {
+    T* block = sums;
+    for (int64_t c = 0; c < channels; c += kL, block += taps * kL) {
+      const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
+      const T *x = r.x + row * r.x_row + c, *y = r.y + row * r.y_row + c;
+      int64_t t = 0;
+      for (; t + 9 <= r.tap_count; t += 9) depthwise_reduce_taps<T, 9>(r, x, y, r.taps + t, lanes, block);
+      if (t + 6 <= r.tap_count) {
+        depthwise_reduce_taps<T, 6>(r, x, y, r.taps + t, lanes, block);
+        t += 6;
+      }
+      if (t + 4 <= r.tap_count) {
+        depthwise_reduce_taps<T, 4>(r, x, y, r.taps + t, lanes, block);
+        t += 4;
+      }
+      for (; t < r.tap_count; ++t) depthwise_reduce_taps<T, 1>(r, x, y, r.taps + t, lanes, block);
+    }
+  }
+}
+
+// What the three taps of a filter row read for the outputs [first, first + kLanes) of a row; zero in the padding and
+// past the last output.
+template <class T, int kStride>
+class RowOfTaps {
+ public:
+  RowOfTaps(int64_t first, int64_t outputs, int64_t pad, int64_t width)
+      : cell_(first * kStride - pad),
+        lanes_{lanes_inside<T>(cell_, width, last(first, outputs) + kStride),
+               kStride == 1 ? lanes_inside<T>(cell_ + 1, width, last(first, outputs) + 1)
+                            : lanes_inside<T>(cell_ + kLanes<T>, width, last(first, outputs) + 2 - kLanes<T>),
+               lanes_inside<T>(cell_ + 2, width, last(first, outputs) + 1),
+               lanes_inside<T>(cell_ + 2 + kLanes<T>, width, last(first, outputs) + 1 - kLanes<T>)} {}
+
+  void read(const T* row, Vector<T>* taps) const {
+    row += cell_;
+    if constexpr (kStride == 1) {
+      for (int s = 0; s < 3; ++s) taps[s] = lanes_[s].load_from(row + s);
+    } else {
+      const Vector<T> low = lanes_[0].load_from(row), high = lanes_[1].load_from(row + kLanes<T>);
+      taps[0] = even_lanes<T>(low, high);
+      taps[1] = odd_lanes<T>(low, high);
+      taps[2] = even_lanes<T>(lanes_[2].load_from(row + 2), lanes_[3].load_from(row + 2 + kLanes<T>));
+    }
+  }
+
+  void prefetch(const T* row) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < kStride; ++i) __builtin_prefetch(row + cell_ + i * kLanes<T>);
+  }
+
+ private:
+  // The cell that the first tap of the last output reads, counted from the first output's.
+  static int64_t last(int64_t first, int64_t outputs) { return (outputs - first - 1) * kStride; }
+
+  int64_t cell_;
+  Lanes<T> lanes_[4];  // of the taps, or of the two vectors with taps 0 and 1 and the two with tap 2
+};
+
+// The same of one output, lanes being channels.
+template <class T, int kStride>
+class PixelOfTaps {
+ public:
+  PixelOfTaps(int64_t q, int64_t pad, const Plane<const T>& x, const Lanes<T>& channels)
+      : offset_((q * kStride - pad) * x.column_stride), step_(x.column_stride), channels_(channels) {
+    for (int s = 0; s < 3; ++s) {
+      const int64_t cell = q * kStride - pad + s;
+      inside_[s] = cell >= 0 && cell < x.width;
+    }
+  }
+
+  void read(const T* row, Vector<T>* taps) const {
+    row += offset_;
+#pragma GCC unroll 3
+    for (int s = 0; s < 3; ++s) taps[s] = inside_[s] ? channels_.load_from(row + s * step_) : Vector<T>{};
+  }
+  // The next rows are too far away for the hardware to foresee.
+  void prefetch(const T* row) const {
+#pragma GCC unroll 2
+    for (int s = 0; s < kStride; ++s) __builtin_prefetch(row + offset_ + (s + 1) * step_);
+  }
+
+ private:
+  int64_t offset_, step_;
+  Lanes<T> channels_;
+  bool inside_[3];
+};
+
+// Calls visit(o, r, taps) for each of kRows rows of outputs from p on and its filter rows: a row of x is read once for
+// all the outputs that it is part of.
+template <class T, int kStride, int kRows, class Taps, class Visit>
+void for_each_row3(const Plane<const T>& x, int64_t p, int64_t pad_top, const Taps& reader, Visit visit) {
+#pragma GCC unroll 9
+  for (int i = 0; i < (kRows - 1) * kStride + 3; ++i) {
+    const int64_t h = p * kStride + i - pad_top;
+    if (h < 0 || h >= x.height) continue;
+    Vector<T> taps[3];
+    reader.read(x.data + h * x.row_stride, taps);
+    if (i >= 3 - kStride) reader.prefetch(x.data + (h + kRows * kStride) * x.row_stride);
+#pragma GCC unroll 3
+    for (int o = 0; o < kRows; ++o) {
+      const int r = i - o * kStride;
+      if (r >= 0 && r <= 2) visit(o, r, taps);
+    }
+  }
+}
+
+template <class T, int kStride, int kRows, class Taps>
+void correlate3x3(T* y, int64_t y_row, const Lanes<T>& outputs, const Plane<const T>& x, int64_t p, int64_t pad_top,
+                  const Taps& reader, const Vector<T>* weights, Vector<T> bias, bool relu) {
+  Vector<T> sum[kRows];
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) sum[o] = bias;
+  for_each_row3<T, kStride, kRows>(x, p, pad_top, reader, [&](int o, int r, const Vector<T>* taps) {
+    sum[o] += weights[3 * r] * taps[0];
+    sum[o] += weights[3 * r + 1] * taps[1];
+    sum[o] += weights[3 * r + 2] * taps[2];
+  });
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) outputs.store_to(y + (p + o) * y_row, relu_if<T>(relu, sum[o]));
+}
+
+template <class T, int kStride, int kRows, class Taps>
+void reduce3x3(const T* dy, int64_t dy_row, const Lanes<T>& outputs, const Plane<const T>& x, int64_t p,
+               int64_t pad_top, const Taps& reader, Vector<T>* sums) {
+  Vector<T> gradient[kRows];
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) gradient[o] = outputs.load_from(dy + (p + o) * dy_row);
+  for_each_row3<T, kStride, kRows>(x, p, pad_top, reader, [&](int o, int r, const Vector<T>* taps) {
+    sums[3 * r] += gradient[o] * taps[0];
+    sums[3 * r + 1] += gradient[o] * taps[1];
+    sums[3 * r + 2] += gradient[o] * taps[2];
+  });
+}
+
+// Rows of outputs are taken three at a time, then one by one.
+template <class Visit3, class Visit1>
+void by_threes(int64_t rows, Visit3 three, Visit1 one) {
+  int64_t p = 0;
+  for (; p + 3 <= rows; p += 3) three(p);
+  for (; p < rows; ++p) one(p);
+}
+
+// Calls visit(p, c, q range) so that memory is walked in order: some pixels of three rows at a time, in each of them
+// some vectors of channels.
+template <class T, class Visit3, class Visit1>
+void by_pixels(const int64_t rows, int64_t columns, int64_t channels, Visit3 three, Visit1 one) {
+  const auto walk = [&](int64_t p, auto visit) {
+    for (int64_t q = 0; q < columns; q += 8) {
+      const int64_t end = q + 8 < columns ? q + 8 : columns;
+      for (int64_t c = 0; c < channels; c += kLanes<T>) visit(p, c, q, end);
+    }
+  };
+  int64_t p = 0;
+  for (; p + 3 <= rows; p += 3) walk(p, three);
+  for (; p < rows; ++p) walk(p, one);
+}
+
+template <class T, int kStride>
+void pixels3x3(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, int64_t channels,
+               const T* weights, bool relu) {
+  constexpr int kL = kLanes<T>;
+  const auto visit = [&]<int kRows>(int64_t p, int64_t c, int64_t q, int64_t end) {
+    Vector<T> w[10];
+#pragma GCC unroll 10
+    for (int i = 0; i < 10; ++i) w[i] = load(weights + (c / kL * 10 + i) * kL);
+    const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
+    const Plane<const T> block{x.data + c, x.row_stride, x.column_stride, x.height, x.width};
+    for (; q < end; ++q) {
+      const PixelOfTaps<T, kStride> taps(q, pad_left, x, lanes);
+      correlate3x3<T, kStride, kRows>(y.data + q * y.column_stride + c, y.row_stride, lanes, block, p, pad_top, taps, w,
+                                      w[9], relu);
+    }
+  };
+  by_pixels<T>(
+      y.height, y.width, channels,
+      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<3>(p, c, q, end); },
+      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<1>(p, c, q, end); });
+}
+
+template <class T, int kStride>
+void reduce_pixels3x3(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
+                      int64_t channels, T* sums) {
+  constexpr int kL = kLanes<T>;
+  const auto visit = [&]<int kRows>(int64_t p, int64_t c, int64_t q, int64_t end) {
+    Vector<T> sum[9];
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) sum[i] = load(sums + (c / kL * 9 + i) * kL);
+    const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
+    const Plane<const T> block{x.data + c, x.row_stride, x.column_stride, x.height, x.width};
+    for (; q < end; ++q) {
+      const PixelOfTaps<T, kStride> taps(q, pad_left, x, lanes);
+      reduce3x3<T, kStride, kRows>(dy.data + q * dy.column_stride + c, dy.row_stride, lanes, block, p, pad_top, taps,
+                                   sum);
+    }
+#pragma GCC unroll 9
+    for (int i = 0; i < 9; ++i) store<T>(sums + (c / kL * 9 + i) * kL, sum[i]);
+  };
+  by_pixels<T>(
+      dy.height, dy.width, channels,
+      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<3>(p, c, q, end); },
+      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<1>(p, c, q, end); });
+}
+
+template <class T, int kStride>
+void plane3x3(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, const T* weights, T bias,
+              bool relu) {
+  Vector<T> w[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
+  const Vector<T> b = Vector<T>{} + bias;
+  for (int64_t q = 0; q < y.width; q += kLanes<T>) {
+    const RowOfTaps<T, kStride> taps(q, y.width, pad_left, x.width);
+    const Lanes<T> outputs = lanes_inside<T>(0, y.width - q, kLanes<T>);
+    by_threes(
+        y.height,
+        [&](int64_t p) {
+          correlate3x3<T, kStride, 3>(y.data + q, y.row_stride, outputs, x, p, pad_top, taps, w, b, relu);
+        },
+        [&](int64_t p) {
+          correlate3x3<T, kStride, 1>(y.data + q, y.row_stride, outputs, x, p, pad_top, taps, w, b, relu);
+        });
+  }
+}
+
+template <class T, int kStride>
+void reduce_plane3x3(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, T* sums) {
+  Vector<T> sum[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
+  for (int64_t q = 0; q < dy.width; q += kLanes<T>) {
+    const RowOfTaps<T, kStride> taps(q, dy.width, pad_left, x.width);
+    const Lanes<T> outputs = lanes_inside<T>(0, dy.width - q, kLanes<T>);
+    by_threes(
+        dy.height,
+        [&](int64_t p) { reduce3x3<T, kStride, 3>(dy.data + q, dy.row_stride, outputs, x, p, pad_top, taps, sum); },
+        [&](int64_t p) { reduce3x3<T, kStride, 1>(dy.data + q, dy.row_stride, outputs, x, p, pad_top, taps, sum); });
+  }
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
+}
+
+// dx[2m - pad] sums the taps 0 and 2 of dy[m] and dy[m - 1], dx[2m + 1 - pad] the tap 1 of dy[m]; rows alike.
+template <class T>
+void spread_plane3x3(const Plane<T>& dx, const Plane<const T>& dy, int64_t pad_top, int64_t pad_left,
+                     const T* weights) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> w[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
+  for (int64_t m = 0; 2 * m - pad_left < dx.width; m += kL) {
+    const Lanes<T> same = lanes_inside<T>(m, dy.width, kL), before = lanes_inside<T>(m - 1, dy.width, kL);
+    const int64_t column = 2 * m - pad_left;
+    const Lanes<T> first = lanes_inside<T>(column, dx.width, kL), second = lanes_inside<T>(column + kL, dx.width, kL);
+    for (int64_t h = 0; h < dx.height; ++h) {
+      Vector<T> even{}, odd{};
+      const auto add = [&](int64_t p, const Vector<T>* row_weights) {
+        if (p < 0 || p >= dy.height) return;
+        const T* row = dy.data + p * dy.row_stride + m;
+        const Vector<T> gradient = same.load_from(row);
+        even += row_weights[0] * gradient + row_weights[2] * before.load_from(row - 1);
+        odd += row_weights[1] * gradient;
+      };
+      const int64_t row = h + pad_top;
+      if (row % 2 == 0) {
+        add(row / 2, w);
+        add(row / 2 - 1, w + 6);
+      } else {
+        add(row / 2, w + 3);
+      }
+      T* out = dx.data + h * dx.row_stride + column;
+      first.store_to(out, interleave<T>(even, odd, false));
+      second.store_to(out + kL, interleave<T>(even, odd, true));
+    }
+  }
+}
+
+template <class T>
 void depthwise_row(T* out, int64_t out_step, int64_t count, const T* src, const RowTap* taps, const T* weights,
                    int64_t tap_count, int64_t step, T bias, bool relu) {
   constexpr int kL = kLanes<T>;
   for (int64_t first = 0; first < count; first += kL) {
     Vector<T> sum = Vector<T>{} + bias;
     for (int64_t t = 0; t < tap_count; ++t) sum += weights[t] * load_tap(src, taps[t], first, step);
-    if (relu) sum = sum < 0 ? Vector<T>{} : sum;
+    sum = relu_if<T>(relu, sum);
     if (out_step == 1 && first + kL <= count) {
       store<T>(out + first, sum);
     } else {
@@ -23,19 +371,15 @@ void depthwise_row(T* out, int64_t out_step, int64_t count, const T* src, const 
 }
 
 template <class T>
-void depthwise_pixel(T* out, int64_t channels, const T* const* src, const T* const* weights, int64_t tap_count,
-                     const T* bias, bool relu) {
+void depthwise_reduce_row(T* sums, const T* dy, int64_t dy_step, int64_t count, const T* src, const RowTap* taps,
+                          const int32_t* numbers, int64_t tap_count, int64_t step) {
   constexpr int kL = kLanes<T>;
-  int64_t c = 0;
-  for (; c + kL <= channels; c += kL) {
-    Vector<T> sum = bias != nullptr ? load(bias + c) : Vector<T>{};
-    for (int64_t t = 0; t < tap_count; ++t) sum += load(weights[t] + c) * load(src[t] + c);
-    store<T>(out + c, relu ? (sum < 0 ? Vector<T>{} : sum) : sum);
-  }
-  for (; c < channels; ++c) {
-    T sum = bias != nullptr ? bias[c] : T(0);
-    for (int64_t t = 0; t < tap_count; ++t) sum += weights[t][c] * src[t][c];
-    out[c] = relu && sum < 0 ? T(0) : sum;
+  for (int64_t first = 0; first < count; first += kL) {
+    const Vector<T> gradient = load_tap(dy, RowTap{0, 0, count}, first, dy_step);
+    for (int64_t t = 0; t < tap_count; ++t) {
+      T* sum = sums + numbers[t] * kL;
+      store<T>(sum, load(sum) + gradient * load_tap(src, taps[t], first, step));
+    }
   }
 }
 

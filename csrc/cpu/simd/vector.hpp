@@ -33,6 +33,11 @@ void store(T* p, Vector<T> v) {
   *reinterpret_cast<Vector<T>*>(p) = v;
 }
 
+template <class T>
+constexpr int clamp_lanes(int64_t value) {
+  return value < 0 ? 0 : value > kLanes<T> ? kLanes<T> : static_cast<int>(value);
+}
+
 // Lanes [begin, end) of `v` from base[lane], the others as they were. Reads nothing outside.
 template <class T>
 void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
@@ -47,6 +52,50 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
 #else
   for (int i = begin; i < end; ++i) v[i] = base[i];
 #endif
+}
+
+// Lanes [begin, end) of a vector, to be loaded or stored many times.
+template <class T>
+class Lanes {
+ public:
+  Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {}
+  // The others are zero. Reads nothing outside.
+  Vector<T> load_from(const T* base) const {
+    if (begin_ == 0 && end_ == kLanes<T>) return load(base);
+    Vector<T> v{};
+    if (begin_ < end_) load_lanes<T>(v, base, begin_, end_);
+    return v;
+  }
+  void store_to(T* base, Vector<T> v) const {
+    if (begin_ == 0 && end_ == kLanes<T>) return store<T>(base, v);
+    for (int i = begin_; i < end_; ++i) base[i] = v[i];
+  }
+
+ private:
+  int begin_, end_;
+};
+
+#if defined(__AVX512F__)
+template <>
+class Lanes<float> {
+ public:
+  Lanes(int begin, int end)
+      : mask_(static_cast<__mmask16>(end > begin ? (0xFFFFu >> (16 - end)) & (0xFFFFu << begin) : 0)) {}
+  Vector<float> load_from(const float* base) const {
+    return reinterpret_cast<Vector<float>>(_mm512_maskz_loadu_ps(mask_, base));
+  }
+  void store_to(float* base, Vector<float> v) const { _mm512_mask_storeu_ps(base, mask_, reinterpret_cast<__m512>(v)); }
+
+ private:
+  __mmask16 mask_;
+};
+#endif
+
+// Those of lanes [0, limit) that are cells [0, width) of a row when lane 0 is cell `first`.
+template <class T>
+Lanes<T> lanes_inside(int64_t first, int64_t width, int64_t limit) {
+  const int64_t end = width - first < limit ? width - first : limit;
+  return {clamp_lanes<T>(-first), clamp_lanes<T>(end)};
 }
 
 // The first `count` lanes of v.
@@ -84,17 +133,29 @@ void transpose(Vector<T>* rows) {
   }
 }
 
-template <class T>
-constexpr int clamp_lanes(int64_t value) {
-  return value < 0 ? 0 : value > kLanes<T> ? kLanes<T> : static_cast<int>(value);
-}
-
-// Lanes 0, 2, 4, ... of two vectors.
+// Lanes 0, 2, 4, ... of two vectors, and lanes 1, 3, 5, ...
 template <class T>
 Vector<T> even_lanes(Vector<T> a, Vector<T> b) {
   decltype(Vector<T>{} < Vector<T>{}) index{};
   for (int i = 0; i < kLanes<T>; ++i) index[i] = 2 * i;
   return __builtin_shuffle(a, b, index);
+}
+template <class T>
+Vector<T> odd_lanes(Vector<T> a, Vector<T> b) {
+  decltype(Vector<T>{} < Vector<T>{}) index{};
+  for (int i = 0; i < kLanes<T>; ++i) index[i] = 2 * i + 1;
+  return __builtin_shuffle(a, b, index);
+}
+// a[0], b[0], a[1], b[1], ...: its first vector, or its second.
+template <class T>
+Vector<T> interleave(Vector<T> a, Vector<T> b, bool second) {
+  constexpr int kL = kLanes<T>;
+  decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
+  for (int i = 0; i < kL; ++i) {
+    low[i] = i / 2 + i % 2 * kL;
+    high[i] = kL / 2 + i / 2 + i % 2 * kL;
+  }
+  return second ? __builtin_shuffle(a, b, high) : __builtin_shuffle(a, b, low);
 }
 
 // Lanes [first, first + kLanes) of a tap, zero in the padding. Reads nothing outside.

@@ -17,7 +17,7 @@ bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() 
 
 // Whether the algorithm can compute this pass.
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
-  if (algorithm == Algorithm::winograd) return pass != Pass::weight && winograd::serves(s);
+  if (algorithm == Algorithm::winograd) return winograd::serves(s);
   if (algorithm != Algorithm::direct) return true;
   return s.group_c() == 1 && (pass != Pass::input || s.group_k() == 1);
 }
@@ -50,12 +50,11 @@ bool winograd_allowed() {
 ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm) {
   if (algorithm != Algorithm::automatic) {
     if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
-    throw std::invalid_argument(
-        std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: " +
-        (algorithm == Algorithm::winograd
-             ? "it needs 3x3 filters, stride 1, dilation 1, one group, and computes no weight gradient"
-             : "it needs one channel a group, for the input gradient one filter too") +
-        "; \"auto\", \"im2col\" and \"implicit\" can");
+    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: " +
+                                (algorithm == Algorithm::winograd
+                                     ? "it needs 3x3 filters, stride 1, dilation 1 and one group"
+                                     : "it needs one channel a group, for the input gradient one filter too") +
+                                "; \"auto\", \"im2col\" and \"implicit\" can");
   }
   const Algorithm preferred = preferred_algorithm();
   if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
@@ -119,6 +118,7 @@ void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, T
   const Algorithm algorithm = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm).algorithm;
   if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
   if (algorithm == Algorithm::direct) return depthwise::wgrad(shape, dy, x, dw, options.workspace_limit);
+  if (algorithm == Algorithm::winograd) return winograd::wgrad(shape, dy, x, dw, options.workspace_limit);
   if (algorithm == Algorithm::implicit) return implicit::wgrad(shape, dy, x, dw, options.workspace_limit);
   im2col::wgrad(shape, dy, x, dw, options.workspace_limit);
 }

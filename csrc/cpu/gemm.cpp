@@ -85,6 +85,7 @@ class Task {
     packed_left_ = reinterpret_cast<T*>((product.share_left ? shared : own) + layout.left);
     packed_right_ = reinterpret_cast<T*>((product.share_right ? shared : own) + layout.right);
     left_rows_ = product.left->rows(left_stride_);
+    if (!cut.left_in_place) left_stride_ = kernel_.mr;
     tile_ = cut.left_in_place ? kernel_.tile_unpacked : kernel_.tile;
     row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
     col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);

@@ -51,8 +51,9 @@ constexpr PoolKernels<T> kPool{max_row<T>};
 template <class T>
 constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
 template <class T>
-constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
-                                       winograd_input<T>, winograd_output<T>,  winograd_filter<T>};
+constexpr WinogradKernels<T> kWinograd{
+    kLanes<T>,          planes_to_pixels<T>, pixels_to_planes<T>,  winograd_input<T>,
+    winograd_output<T>, winograd_filter<T>,  winograd_gradient<T>, winograd_filter_gradient<T>};
 template <class T>
 constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
 

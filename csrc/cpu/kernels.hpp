@@ -26,12 +26,12 @@ template <class T>
 struct GemmKernels {
   int mr, nr;
 
-  // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue, a[k][mr] and b[k][nr] being panels. `init` (rows nr
-  // apart) may be null: zero. `row_stride` means nothing here.
-  using Tile = void (*)(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out,
-                        int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue, b[k][nr] being a panel and row i of k being a[k *
+  // a_stride + i]: of a panel, if that is mr. `init` (rows nr apart) may be null: zero.
+  using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride,
+                        int rows, const Epilogue<T>& epilogue);
   Tile tile;
-  // The same with the rows of the left operand where they lie: row i is a[i * row_stride], contiguous along k.
+  // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
   Tile tile_unpacked;
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
@@ -162,6 +162,10 @@ struct WinogradKernels {
   void (*output)(T* y, int64_t row_stride, const T* m, int64_t stride, const T* bias, bool relu);
   // u[36], `stride` apart, is G g G^T of g[3][3], for the filters of one vector.
   void (*filter)(T* u, int64_t stride, const T* g, int64_t tap_stride);
+  // The adjoints of output and filter, for the weight gradient: e[36], `stride` apart, is A dy A^T of dy[4][4], whose
+  // rows are `row_stride` apart; g[9][lanes] is G^T u G of u[36], `stride` apart.
+  void (*gradient)(T* e, int64_t stride, const T* dy, int64_t row_stride);
+  void (*filter_gradient)(T* g, const T* u, int64_t stride);
 };
 
 // Values [rows][channels], rows `stride` apart, channels contiguous.

@@ -6,9 +6,7 @@
 //   v[36][tile][C]          transformed inputs of a task's tiles
 //   m[36][tile][K]          m[e] = v[e] u[e], for some filters at a time, so that it stays in the second-level cache
 //
-// Lanes are channels throughout, so a transform is the same few additions for every lane. A row of tiles passes through
-// a small channels-last stage on its way in and out: there planes are turned into pixels, and the padding becomes
-// zeros.
+// Lanes are channels throughout, so a transform is the same few additions for every lane.
 #include "winograd.hpp"
 
 #include <algorithm>
@@ -18,28 +16,17 @@
 #include "gemm.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
+#include "winograd_tiles.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu::winograd {
 namespace {
 
-constexpr int64_t kTile = 4, kSpan = 6, kElements = kSpan * kSpan;
-constexpr int64_t kStageTiles = 8;  // tiles of a row that are staged together
-constexpr int64_t kStageColumns = kTile * kStageTiles + 2;
 constexpr int64_t kSmallInputs = 3 << 19;   // bytes of v: what a core finds again in the outer caches
 constexpr int64_t kLargeInputs = 4 << 20;   // where each task reads filters from memory, more tiles should share them
 constexpr int64_t kLargeFilters = 4 << 20;  // bytes of u that do not stay in the caches
 constexpr int64_t kFilterPanels = 2;        // of m
 constexpr int64_t kMinTasks = 8;
-
-template <class T>
-const WinogradKernels<T>& transforms() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().winograd32;
-  } else {
-    return kernels().winograd64;
-  }
-}
 
 // How a call is cut, and the parts of its workspace in bytes.
 template <class T>
@@ -47,21 +34,19 @@ struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const WinogradKernels<T>& transform = transforms<T>();
   const int64_t lanes = transform.lanes;
-  int64_t tile_rows, tile_columns, tiles;  // of one image, of the batch
-  int64_t channels, filters;               // rounded up to whole vectors, to whole panels
+  TileGrid grid;
+  int64_t channels, filters;  // rounded up to whole vectors, to whole panels
   int64_t panels;
   Blocks tile_blocks, panel_blocks;  // of a task, in multiples of mr tiles and of panels
   int64_t v_stride, m_stride;        // elements between the 36 parts; odd numbers of cache lines, apart in every cache
   std::size_t u, bias, shared, v, m, stage, thread;
 
   explicit Plan(const ConvShape& s)
-      : tile_rows(ceil_div(s.axis[1].out, kTile)),
-        tile_columns(ceil_div(s.axis[2].out, kTile)),
-        tiles(s.n * tile_rows * tile_columns),
+      : grid(s),
         channels(ceil_div(s.c, lanes) * lanes),
         filters(ceil_div(s.k, gemm.nr) * gemm.nr),
         panels(filters / gemm.nr),
-        tile_blocks(ceil_div(tiles, gemm.mr), tiles_of_a_task(s)),
+        tile_blocks(ceil_div(grid.count, gemm.mr), tiles_of_a_task(s)),
         panel_blocks(panels, ceil_div(panels, ceil_div(kMinTasks, tile_blocks.count))) {
     const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
     v_stride = tile_blocks.size * gemm.mr * channels + line;
@@ -80,72 +65,13 @@ struct Plan {
     const auto item = static_cast<int64_t>(sizeof(T));
     const int64_t unit = kElements * channels * gemm.mr * item;
     if (kElements * filters * s.c * item > kLargeFilters) return kLargeInputs / unit;
-    return std::min(kSmallInputs / unit, ceil_div(tiles, gemm.mr) / kMinTasks);
+    return std::min(kSmallInputs / unit, ceil_div(grid.count, gemm.mr) / kMinTasks);
   }
   Range tile_range(int64_t block) const {
     const Range units = tile_blocks[block];
-    return {units.begin * gemm.mr, std::min(tiles, units.end * gemm.mr)};
+    return {units.begin * gemm.mr, std::min(grid.count, units.end * gemm.mr)};
   }
 };
-
-// Tiles [begin, end) of the row of tiles (n, row); the first one is the task's tile `first`.
-struct TileRun {
-  int64_t n, row, begin, end, first;
-};
-
-// Cuts a task's tiles into runs of a row that fit the stage.
-template <class T, class Visit>
-void for_each_tile_run(const Plan<T>& plan, Range tiles, Visit visit) {
-  for (int64_t t = tiles.begin; t < tiles.end;) {
-    const int64_t column = t % plan.tile_columns, row = t / plan.tile_columns;
-    const int64_t count = std::min({plan.tile_columns - column, tiles.end - t, kStageTiles});
-    visit(TileRun{row / plan.tile_rows, row % plan.tile_rows, column, column + count, t - tiles.begin});
-    t += count;
-  }
-}
-
-// One row of the stage, pixels[count][lanes], from `cells` of x, the others zero.
-template <class T>
-void stage_row(const Plan<T>& plan, const Tensor<const T>& x, const T* row, int channels, Range cells, int64_t first,
-               int64_t count, T* pixels) {
-  std::fill(pixels, pixels + (cells.begin - first) * plan.lanes, T(0));
-  T* out = pixels + (cells.begin - first) * plan.lanes;
-  const T* in = row + cells.begin * x.stride[4];
-  if (x.stride[4] == 1) {
-    plan.transform.planes_to_pixels(out, in, x.stride[1], channels, cells.size());
-  } else {
-    for (int64_t i = 0; i < cells.size(); ++i) {
-      for (int64_t lane = 0; lane < plan.lanes; ++lane) {
-        out[i * plan.lanes + lane] = lane < channels ? in[i * x.stride[4] + lane * x.stride[1]] : T(0);
-      }
-    }
-  }
-  std::fill(pixels + (cells.end - first) * plan.lanes, pixels + count * plan.lanes, T(0));
-}
-
-template <class T>
-void transform_inputs(const Plan<T>& plan, const ConvShape& s, const Tensor<const T>& x, const TileRun& run, T* stage,
-                      T* v) {
-  const Axis &height = s.axis[1], &width = s.axis[2];
-  const int64_t columns = kTile * (run.end - run.begin) + 2, first = width.input(run.begin * kTile, 0);
-  const int64_t from = std::clamp<int64_t>(0, first, first + columns), to = std::clamp(width.in, from, first + columns);
-  for (int64_t c = 0; c < s.c; c += plan.lanes) {
-    const auto channels = static_cast<int>(std::min(plan.lanes, s.c - c));
-    for (int64_t r = 0; r < kSpan; ++r) {
-      T* pixels = stage + r * kStageColumns * plan.lanes;
-      const int64_t h = height.input(run.row * kTile, r);
-      if (height.inside(h)) {
-        stage_row(plan, x, x.at(run.n, c) + h * x.stride[3], channels, {from, to}, first, columns, pixels);
-      } else {
-        std::fill_n(pixels, columns * plan.lanes, T(0));
-      }
-    }
-    for (int64_t t = 0; t < run.end - run.begin; ++t) {
-      plan.transform.input(v + (run.first + t) * plan.channels + c, plan.v_stride, stage + t * kTile * plan.lanes,
-                           kStageColumns * plan.lanes);
-    }
-  }
-}
 
 // Writes the stage's rows of outputs of some filters.
 template <class T>
@@ -183,7 +109,7 @@ void multiply_panels(const Plan<T>& plan, const ConvShape& s, Range tiles, Range
       }
     }
   }
-  for_each_tile_run(plan, tiles, [&](const TileRun& run) {
+  for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
     for (int64_t k = panels.begin * nr; k < std::min(s.k, panels.end * nr); k += plan.lanes) {
       for (int64_t t = 0; t < run.end - run.begin; ++t) {
         plan.transform.output(stage + t * kTile * plan.lanes, kStageColumns * plan.lanes,
@@ -251,7 +177,10 @@ void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<cons
     T *v = memory.at<T>(own + plan.v), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
     const Range tiles = plan.tile_range(task / plan.panel_blocks.count);
     const Range panels = plan.panel_blocks[task % plan.panel_blocks.count];
-    for_each_tile_run(plan, tiles, [&](const TileRun& run) { transform_inputs(plan, s, x, run, stage, v); });
+    for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
+      transform_inputs(s, x, run, stage, plan.v_stride,
+                       [&](int64_t c, int64_t t) { return v + (run.first + t) * plan.channels + c; });
+    });
     for (int64_t p = panels.begin; p < panels.end; p += kFilterPanels) {
       multiply_panels(plan, s, tiles, {p, std::min(panels.end, p + kFilterPanels)}, u, v, biases, relu, m, stage, y);
     }

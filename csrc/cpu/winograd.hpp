@@ -14,5 +14,7 @@ void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<
 template <class T>
 void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
            std::size_t workspace_limit);
+template <class T>
+void wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit);
 
 }  // namespace fastconv::cpu::winograd

@@ -18,9 +18,9 @@ template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
 // c[kRows][2 vectors] stays in registers from the first k to the last; the loops over it must unroll. The left operand
-// is a packed panel [k][kMr], or rows `row_stride` apart.
-template <class T, int kRows, bool kPacked>
-void tile_rows(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out, int64_t out_stride,
+// lies by k, as in a panel, or by rows.
+template <class T, int kRows, bool kByK>
+void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride,
                const Epilogue<T>& epilogue) {
   constexpr int kL = kLanes<T>;
   Vector<T> c[kRows][kVectors];
@@ -31,12 +31,12 @@ void tile_rows(int64_t k, const T* a, int64_t row_stride, const T* b, const T* i
   }
   // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
   const T* rows[(kRows + 2) / 3];
-  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * row_stride;
+  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
   for (int64_t j = 0; j < k; ++j, b += kNr<T>) {
     const Vector<T> b0 = load(b), b1 = load(b + kL);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const T value = kPacked ? a[j * kMr + i] : rows[i / 3][j + (i % 3) * row_stride];
+      const T value = kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride];
       c[i][0] += value * b0;
       c[i][1] += value * b1;
     }
@@ -70,11 +70,11 @@ void tile_rows(int64_t k, const T* a, int64_t row_stride, const T* b, const T* i
   }
 }
 
-template <class T, bool kPacked, int kRows = kMr>
-void tile(int64_t k, const T* a, int64_t row_stride, const T* b, const T* init, T* out, int64_t out_stride, int rows,
+template <class T, bool kByK, int kRows = kMr>
+void tile(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride, int rows,
           const Epilogue<T>& epilogue) {
-  if (rows == kRows) return tile_rows<T, kRows, kPacked>(k, a, row_stride, b, init, out, out_stride, epilogue);
-  if constexpr (kRows > 1) tile<T, kPacked, kRows - 1>(k, a, row_stride, b, init, out, out_stride, rows, epilogue);
+  if (rows == kRows) return tile_rows<T, kRows, kByK>(k, a, a_stride, b, init, out, out_stride, epilogue);
+  if constexpr (kRows > 1) tile<T, kByK, kRows - 1>(k, a, a_stride, b, init, out, out_stride, rows, epilogue);
 }
 
 // One row of a panel from runs of memory.

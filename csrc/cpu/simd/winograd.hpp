@@ -98,6 +98,29 @@ void winograd_filter_1d(const Vector<T>* g, int from, Vector<T>* u, int to) {
 }
 
 template <class T>
+void winograd_gradient_1d(const Vector<T>* y, int from, Vector<T>* m, int to) {
+  const Vector<T> y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
+  const Vector<T> even_a = y0 + kA2<T> * y2, odd_a = kA<T> * (y1 + kA2<T> * y3);
+  const Vector<T> even_b = y0 + kB2<T> * y2, odd_b = kB<T> * (y1 + kB2<T> * y3);
+  m[0] = y0;
+  m[to] = even_a + odd_a;
+  m[2 * to] = even_a - odd_a;
+  m[3 * to] = even_b + odd_b;
+  m[4 * to] = even_b - odd_b;
+  m[5 * to] = y3;
+}
+
+template <class T>
+void winograd_filter_gradient_1d(const Vector<T>* u, int from, Vector<T>* g, int to) {
+  constexpr T kScaleA = 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)), kScaleB = 1 / (2 * kB2<T> * (kB2<T> - kA2<T>));
+  const Vector<T> even_a = kScaleA * (u[from] + u[2 * from]), odd_a = kScaleA * kA<T> * (u[from] - u[2 * from]);
+  const Vector<T> even_b = kScaleB * (u[3 * from] + u[4 * from]), odd_b = kScaleB * kB<T> * (u[3 * from] - u[4 * from]);
+  g[0] = 1 / (kA2<T> * kB2<T>)*u[0] + even_a + even_b;
+  g[to] = odd_a + odd_b;
+  g[2 * to] = kA2<T> * even_a + kB2<T> * even_b + u[5 * from];
+}
+
+template <class T>
 void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride) {
   constexpr int kL = kLanes<T>;
   Vector<T> columns[36], rows[6];
@@ -136,6 +159,44 @@ void winograd_output(T* y, int64_t row_stride, const T* m, int64_t stride, const
       const Vector<T> value = row[j] + b;
       store<T>(y + i * row_stride + j * kL, relu ? (value < 0 ? Vector<T>{} : value) : value);
     }
+  }
+}
+
+template <class T>
+void winograd_gradient(T* e, int64_t stride, const T* dy, int64_t row_stride) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> columns[24], row[6];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    Vector<T> column[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) column[i] = load(dy + i * row_stride + j * kL);
+    winograd_gradient_1d<T>(column, 1, columns + j, 4);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) {
+    winograd_gradient_1d<T>(columns + 4 * i, 1, row, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) store<T>(e + (6 * i + j) * stride, row[j]);
+  }
+}
+
+template <class T>
+void winograd_filter_gradient(T* g, const T* u, int64_t stride) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> columns[18], row[3];
+#pragma GCC unroll 6
+  for (int j = 0; j < 6; ++j) {
+    Vector<T> column[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) column[i] = load(u + (6 * i + j) * stride);
+    winograd_filter_gradient_1d<T>(column, 1, columns + j, 6);
+  }
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    winograd_filter_gradient_1d<T>(columns + 6 * i, 1, row, 1);
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) store<T>(g + (3 * i + j) * kL, row[j]);
   }
 }
 

@@ -207,6 +207,8 @@ def test_npy(tmp_path: Path, content: bytes) -> None:
 CLAIMS = {
     "absurd shape": npy(np.zeros((2, 3))).replace(b"(2, 3), }          ", b"(99999999999, 3), }"),
     "negative shape": npy(np.zeros((2, 3))).replace(b"(2, 3), } ", b"(2, -3), }"),
+    "header of 600 MB": npy(np.zeros((2, 3))).replace(b"NUMPY\x01", b"NUMPY\x03"),
+    "objects": npy(np.zeros((2, 3))).replace(b"'<f8'", b"'|O'"),
     "a zip archive": b"PK\x03\x04" + bytes(50),
     "an open bracket": npy(np.zeros((2, 3))).replace(b"{'descr'", b"(('descr'"),
     "no such type": npy(np.zeros((2, 3))).replace(b"'<f8'", b"'<f9'"),

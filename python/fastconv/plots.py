@@ -33,6 +33,7 @@ MODELS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3")
 DPI = 150
 STRIP = 16  # feature maps side by side
 PER_ROW, CAPTION = 8, 1.3  # misclassified images; height with caption over height without
+GAP = 0.06  # between them, as a part of their width
 
 
 @dataclass(frozen=True)
@@ -177,14 +178,17 @@ def misclassified(
         axes = figure.add_subplot()
         axes.set_axis_off()
         for place, i in enumerate(shown):  # in one pair of axes, since forty are slow
-            left = place % PER_ROW * width
+            left = (place % PER_ROW + GAP / 2) * width
             bottom = (place // PER_ROW + 1) * CAPTION * height
             axes.imshow(
-                _shown(x[i]), cmap="gray_r", extent=(left, left + width, bottom, bottom - height)
+                _shown(x[i]),
+                cmap="gray_r",
+                extent=(left, left + (1 - GAP) * width, bottom, bottom - (1 - GAP) * height),
             )
             true_name, guess_name = (names[c] if names else c for c in (truth[i], guess[i]))
             caption = f"{true_name} as {guess_name}\n{sure[i]:.0%}"
-            axes.text(left + width / 2, bottom - height, caption, ha="center", fontsize=8)
+            middle, top = left + (1 - GAP) / 2 * width, bottom - (1 - GAP) * height
+            axes.text(middle, top, caption, ha="center", va="bottom", fontsize=8)
         axes.set(xlim=(0, PER_ROW * width), ylim=(rows * CAPTION * height, 0))
 
 
@@ -265,11 +269,11 @@ def _mosaic(tiles: NDArray[Any], columns: int) -> NDArray[Any]:
 
 
 def _spatial_outputs(model: Sequential, x: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The name and output (K, P, Q) of each layer whose output still has spatial axes."""
+    """The name and output (K, P, Q) of each layer whose output still has spatial extent."""
     with evaluating(model):
         for layer in model.layers:
             x = layer.forward(x)
-            if x.ndim == 4:
+            if x.ndim == 4 and x[0, 0].size > 1:
                 yield type(layer).__name__, x[0]
 
 

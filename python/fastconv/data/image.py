@@ -6,6 +6,7 @@ placed in 28 x 28 with their centre of mass in the middle (LeCun et al. 1998, se
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -69,10 +70,10 @@ def _read_picture(path: Path) -> Gray:
 
 def _read_npy(path: Path) -> Gray:
     """Gray levels 0 to 255."""
+    content = path.read_bytes()
     try:
-        # As a map, which is no longer than the file, whatever shape its header claims.
-        array: NDArray[Any] = np.asarray(np.lib.format.open_memmap(path, mode="r"))
-    except (EOFError, OverflowError, SyntaxError, TokenError, TypeError, ValueError) as error:
+        array = _parse_npy(content)
+    except (OverflowError, SyntaxError, TokenError, TypeError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise ValueError(f"{path}: not a readable .npy file ({problem})") from None
     if array.ndim == 3 and array.shape[0] == 1:
@@ -87,6 +88,17 @@ def _read_npy(path: Path) -> Gray:
         )
     gray: Gray = np.rint(array * 255).astype(np.float32)
     return gray
+
+
+def _parse_npy(content: bytes) -> NDArray[Any]:
+    """The array as a view of the bytes: none is made for lengths that the header merely claims."""
+    stream = BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"format version {version}, expected (1, 0)")
+    shape, in_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    cells: NDArray[Any] = np.frombuffer(content, dtype, offset=stream.tell())
+    return cells.reshape(shape, order="F" if in_columns else "C")
 
 
 def _fit(ink: Gray) -> Gray:

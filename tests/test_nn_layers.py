@@ -198,6 +198,7 @@ def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
         (lambda: nn.Conv2d(2, 3, 3, activation="tanh"), "activation is 'tanh', expected None or"),
         (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),
         (lambda: nn.Conv1d(2, 3, 3, layout="NCHW"), "layout"),
+        (lambda: nn.Conv3d(2, 3, 3, strides=2), "unexpected keyword argument 'strides'"),
         (lambda: nn.Conv3d(2, 3, (3, 3)), "kernel_size must be an int or 3 of them"),
         (lambda: nn.Linear(3, 0), "out_features is 0"),
         (lambda: nn.Linear(3, 2, activation="gelu"), "activation is 'gelu'"),

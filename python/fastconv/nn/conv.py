@@ -19,7 +19,7 @@ class _Convolution(Layer):
     """What the convolutions share: `_op` and its gradients are called with `geometry`."""
 
     _op: ClassVar[str]
-    _layout: ClassVar[str]
+    _axes: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class _Convolution(Layer):
         groups: int = 1,
         bias: bool = True,
         activation: str | None = None,
-        layout: str | None = None,
+        layout: str = "NCHW",
         dtype: DTypeLike = "float32",
         rng: init.RNG = None,
     ) -> None:
@@ -43,10 +43,9 @@ class _Convolution(Layer):
             raise ValueError(
                 f"groups is {groups}, which must divide in_channels {c} and out_channels {k}"
             )
-        axes = len(self._layout) - 2
-        size = tuple(positive("kernel_size", n) for n in per_axis(kernel_size, "kernel_size", axes))
-        layout = layout or self._layout
-        check_layout(layout, axes)
+        extents = per_axis(kernel_size, "kernel_size", self._axes)
+        size = tuple(positive("kernel_size", extent) for extent in extents)
+        check_layout(layout, self._axes)
         self.activation = check_activation(activation)
         shape = self._weight_shape(c, k, groups, size)
         self.weight = Parameter("weight", init.for_activation(activation, shape, rng, dtype))
@@ -87,8 +86,6 @@ class _Convolution(Layer):
         c, k = self._channels()
         size = self.weight.data.shape[2:]
         options = {**self.geometry, "bias": self.bias is not None, "activation": self.activation}
-        if self.geometry["layout"] == self._layout:
-            del options["layout"]
         shown = size[0] if len(set(size)) == 1 else size
         return ", ".join([f"{c}, {k}, kernel_size={shown}", *self._given(options)])
 
@@ -110,12 +107,22 @@ class Conv1d(_Convolution):
 
     x is (N, in_channels, W) and y (N, out_channels, Q), or channels last with layout="NWC".
     `weight` is (out_channels, in_channels/groups, S) in either layout, `bias` (out_channels,).
-    Geometry is that of `fastconv.conv1d`. `activation` is None or "relu", computed by the same
-    kernel call.
+    Geometry is that of `fastconv.conv1d`; the other options are those of `Conv2d`.
     """
 
     _op = "conv1d"
-    _layout = "NCW"
+    _axes = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: AxisArgument,
+        *,
+        layout: str = "NCW",
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
 
 
 class Conv2d(_Convolution):
@@ -128,7 +135,6 @@ class Conv2d(_Convolution):
     """
 
     _op = "conv2d"
-    _layout = "NCHW"
 
 
 class Conv3d(_Convolution):
@@ -136,25 +142,11 @@ class Conv3d(_Convolution):
 
     x is (N, in_channels, D, H, W) and y (N, out_channels, Z, P, Q), or channels last with
     layout="NDHWC". `weight` is (out_channels, in_channels/groups, T, R, S) in either layout, `bias`
-    (out_channels,). Geometry is that of `fastconv.conv3d`. `activation` is None or "relu", computed
-    by the same kernel call.
+    (out_channels,). Geometry is that of `fastconv.conv3d`; the other options are those of `Conv2d`.
     """
 
     _op = "conv3d"
-    _layout = "NCDHW"
-
-
-class ConvTranspose2d(_Convolution):
-    """y = activation(conv_transpose2d(x, weight) + bias).
-
-    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with layout="NHWC".
-    `weight` is (in_channels, out_channels/groups, R, S) in either layout, `bias` (out_channels,).
-    Geometry is that of `fastconv.conv_transpose2d`. `activation` is None or "relu", computed by
-    the same kernel call.
-    """
-
-    _op = "conv_transpose2d"
-    _layout = "NCHW"
+    _axes = 3
 
     def __init__(
         self,
@@ -162,31 +154,32 @@ class ConvTranspose2d(_Convolution):
         out_channels: int,
         kernel_size: AxisArgument,
         *,
-        stride: AxisArgument = 1,
-        padding: PaddingArgument = 0,
-        output_padding: AxisArgument = 0,
-        dilation: AxisArgument = 1,
-        groups: int = 1,
-        bias: bool = True,
-        activation: str | None = None,
-        layout: str | None = None,
-        dtype: DTypeLike = "float32",
-        rng: init.RNG = None,
+        layout: str = "NCDHW",
+        **options: Any,
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            activation=activation,
-            layout=layout,
-            dtype=dtype,
-            rng=rng,
-        )
+        super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
+
+
+class ConvTranspose2d(_Convolution):
+    """y = activation(conv_transpose2d(x, weight) + bias).
+
+    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with layout="NHWC".
+    `weight` is (in_channels, out_channels/groups, R, S) in either layout, `bias` (out_channels,).
+    Geometry is that of `fastconv.conv_transpose2d`; the other options are those of `Conv2d`.
+    """
+
+    _op = "conv_transpose2d"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: AxisArgument,
+        *,
+        output_padding: AxisArgument = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options)
         self.geometry["output_padding"] = output_padding
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:

@@ -156,8 +156,12 @@ class Layer(ABC):
 
     def _given(self, options: dict[str, Any]) -> list[str]:
         """Those of the constructor's `options` that are not at their default, for `extra_repr`."""
-        signature = inspect.signature(type(self)).parameters
-        return [f"{name}={v!r}" for name, v in options.items() if v != signature[name].default]
+        defaults: dict[str, Any] = {}
+        for kind in reversed(type(self).__mro__):  # a subclass may hand options on to its base
+            if "__init__" in vars(kind):
+                parameters = inspect.signature(vars(kind)["__init__"]).parameters
+                defaults |= {name: parameter.default for name, parameter in parameters.items()}
+        return [f"{name}={value!r}" for name, value in options.items() if value != defaults[name]]
 
     def _set_training(self, training: bool) -> Self:
         for layer in self.walk():

@@ -248,6 +248,8 @@ def test_a_window_without_a_real_cell_averages_to_zero_and_has_no_gradient() -> 
     y = pool([[2, 4, 6]], (1, 2), **keywords, count_include_pad=False)
     np.testing.assert_array_equal(y, [[0, 3, 6, 0]])
     np.testing.assert_array_equal(pool([[2, 4, 6]], (1, 2), **keywords), [[0, 3, 3, 0]])
+    rows = pool([[3, 7]], 1, stride=(1, 2), padding=((1, 1), (0, 0)), count_include_pad=False)
+    np.testing.assert_array_equal(rows, [[0], [3], [0]])
     dy = np.array([[[[8, 4, 2, 8]]]], np.float32)
     for layout in LAYOUTS:
         dx = fastconv.avg_pool2d_grad(

@@ -136,6 +136,10 @@ class PlaneAverages {
   void add_windows(const T* plane, int64_t z, int64_t p, T* line, T* sums) const {
     const auto& [depth, height, width] = shape_.axis;
     const Range ds = depth.cells(z), hs = height.cells(p);
+    if (ds.size() == 0 || hs.size() == 0) {  // nothing but padding
+      std::fill_n(sums, width.out, T(0));
+      return;
+    }
     const T* cells = in_place_ ? plane : line + lead_;
     if (!in_place_) {
       RowSum<T> sum(line + lead_, width.in, x_.stride[4]);

@@ -10,6 +10,10 @@
 #include <stdexcept>
 #include <string>
 
+#ifndef FASTCONV_BLAS_FOLDER
+#define FASTCONV_BLAS_FOLDER "$ORIGIN"  // beside this library
+#endif
+
 namespace fastconv::cpu {
 namespace {
 
@@ -68,7 +72,7 @@ void* symbol(void* library, const char* name) {
 
 Blas open_blas() {
   // By path and privately: another package's copy of the same library is another library.
-  void* library = dlopen("$ORIGIN/" FASTCONV_BLAS_FILE, RTLD_NOW | RTLD_LOCAL);
+  void* library = dlopen(FASTCONV_BLAS_FOLDER "/" FASTCONV_BLAS_FILE, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw std::runtime_error(std::string("cannot load fastconv's BLAS: ") + dlerror());
   // Parallelism is ours: one thread a call.
   reinterpret_cast<void (*)(int)>(symbol(library, "scipy_openblas_set_num_threads"))(1);

@@ -85,6 +85,18 @@ def cuda(session: nox.Session) -> None:
 
 
 @nox.session
+def coverage(session: nox.Session) -> None:
+    """How many lines the tests run: of the kernels by the native tests, of the Python package."""
+    session.install(*extra("dev"), "gcovr>=8", "pytest-cov>=6")
+    session.run("cmake", "--workflow", "--preset", "coverage")
+    objects = ("--gcov-exclude-directory", ".*CompilerId.*", "build/coverage")
+    merged = ("--merge-mode-functions", "merge-use-line-min", "--merge-lines")  # one of a template
+    session.run("gcovr", "--filter", "csrc/", *merged, "--fail-under-line", "90", *objects)
+    session.install(".[test]")
+    session.run("python", "-m", "pytest", "--cov=fastconv")
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """One wheel in dist/, tried in a new environment when the build's is gone."""
     with tempfile.TemporaryDirectory() as build:

@@ -33,10 +33,13 @@ std::vector<PoolShape> shapes() {
   three_axes.axis[0] = {.in = 5, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 1};
   three_axes.axis[1] = {.in = 6, .filter = 3, .stride = 4, .pad_begin = 0, .pad_end = 1};
   three_axes.axis[2] = {.in = 9, .filter = 2, .stride = 3, .pad_begin = 1, .pad_end = 0};
+  PoolShape rows_of_padding{.n = 1, .c = 2, .axis = {}};
+  rows_of_padding.axis[1] = {.in = 1, .filter = 1, .stride = 1, .pad_begin = 1, .pad_end = 2};
+  rows_of_padding.axis[2] = {.in = 40, .filter = 3, .stride = 3};
   PoolShape many{.n = 1, .c = 300, .axis = {}};  // more than one block of channels; worth several threads
   many.axis[1] = {.in = 3, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 0};
   many.axis[2] = {.in = 130, .filter = 3, .stride = 2, .pad_begin = 0, .pad_end = 1};
-  std::vector<PoolShape> all{halving, overlapping, odd, three_axes, many};
+  std::vector<PoolShape> all{halving, overlapping, odd, three_axes, rows_of_padding, many};
   for (PoolShape& s : all) {
     for (Axis& a : s.axis) a.out = output_extent(a);
   }

@@ -90,12 +90,19 @@ T finish(T value, const Vector<const T>& bias, bool relu, int64_t channel) {
   return relu && value < 0 ? T(0) : value;  // NaN stays NaN
 }
 
-// Sets a whole tensor [rows, channels, extents], one channel after another, to value(channel).
+// Sets a whole tensor [rows, channels, extents] to value(channel), along its contiguous axis.
 template <class T, class Value>
 void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {
+  const Range all{0, volume(extents)};
   for (int64_t n = 0; n < rows; ++n) {
+    if (t.stride[1] == 1) {
+      for_each_cell(t, n, 0, extents, all, [&](T& cell, int64_t) {
+        for (int64_t c = 0; c < channels; ++c) (&cell)[c] = value(c);
+      });
+      continue;
+    }
     for (int64_t c = 0; c < channels; ++c) {
-      for_each_cell(t, n, c, extents, {0, volume(extents)}, [&](T& cell, int64_t) { cell = value(c); });
+      for_each_cell(t, n, c, extents, all, [&](T& cell, int64_t) { cell = value(c); });
     }
   }
 }

@@ -133,6 +133,7 @@ CONV_CASES = (
     ConvCase("filter_fills_padded_input", (2, 3, 3, 4), (4, 3, 6, 9), 1, ((1, 2), (2, 3))),
     ConvCase("first_layer", (1, 3, 23, 30), (17, 3, 7, 5), stride=(2, 3), padding=(3, 2)),
     ConvCase("off_every_tile", (3, 19, 13, 11), (37, 19, 3, 5), padding=(1, 2)),
+    ConvCase("columns_in_blocks", (1, 40, 6, 450), (5, 40, 3, 4), (2, 1), (1, 2)),
     ConvCase("wide_channels", (1, 67, 5, 6), (65, 67, 2, 3)),
     ConvCase("no_images", (0, 3, 7, 9), (4, 3, 3, 2), padding=(1, 2)),
     ConvCase("no_channels", (2, 0, 7, 9), (4, 0, 3, 2), stride=(2, 1)),
@@ -150,6 +151,7 @@ LINE_CASES = (
     ConvCase("line_depthwise", (2, 7, 70), (7, 1, 5), (2,), ((0, 3),), groups=7),
     ConvCase("line_one_by_one", (3, 18, 65), (21, 18, 1)),
     ConvCase("line_causal", (1, 2, 8), (3, 2, 2), 1, ((4, 0),), 4),
+    ConvCase("line_in_blocks", (2, 33, 1600), (5, 33, 3)),
     ConvCase("line_no_images", (0, 3, 9), (4, 3, 2)),
     ConvCase("line_no_channels", (2, 0, 9), (4, 0, 2)),
 )

@@ -30,9 +30,8 @@ DTYPES = ("float32", "float64")
 
 # Largest error allowed on random data, max|ours - exact| / max|exact|, in units of
 # eps * reduction length. A plain sum in any order keeps to 1.
-ERROR_FACTOR = {"im2col": 1.0, "implicit": 1.0, "auto": 1.0}
-ALGORITHMS = tuple(ERROR_FACTOR)  # each serves every geometry
-PARTIAL_ALGORITHMS = ("direct",)  # each serves some
+ERROR_FACTOR = {"im2col": 1.0, "implicit": 1.0, "direct": 1.0, "auto": 1.0}
+ALGORITHMS = tuple(ERROR_FACTOR)  # each serves every geometry of these tests
 
 
 @dataclass(frozen=True, eq=False)  # compared and cached by identity

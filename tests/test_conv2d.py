@@ -10,7 +10,6 @@ from checks import (
     DTYPES,
     ERROR_FACTOR,
     LAYOUTS,
-    PARTIAL_ALGORITHMS,
     PASSES,
     Guarded,
     Layout,
@@ -43,34 +42,6 @@ def test_small_integers_are_exact_and_only_the_output_is_written(
     got = problem.run(which, dtype, layout, algorithm=algorithm, out=out.view)
     assert got is out.view
     np.testing.assert_array_equal(got, want)
-    out.check()
-
-
-@case_
-@pass_
-@layout_
-@dtype_
-@pytest.mark.parametrize("algorithm", PARTIAL_ALGORITHMS)
-@pytest.mark.usefixtures("threads")
-def test_an_algorithm_for_some_geometries_is_exact_there_and_refuses_the_others(
-    case: ConvCase, which: Pass, algorithm: str, layout: Layout, dtype: str
-) -> None:
-    problem = integer_problem(case)
-    want = problem.exact(which, layout)
-    out = Guarded(want.shape, dtype)
-    depthwise = case.x[1] == case.w[0] == case.groups
-    serves = depthwise
-    try:
-        problem.run(which, dtype, layout, algorithm=algorithm, out=out.view)
-        served = True
-    except ValueError as error:
-        served, message = False, str(error)
-    if served:
-        np.testing.assert_array_equal(out.view, want)
-    else:
-        assert not serves
-        assert np.isnan(out.view).all()
-        assert all(word in message for word in (algorithm, "im2col", "implicit"))
     out.check()
 
 

@@ -192,3 +192,15 @@ def test_one_dtype_runs_beside_the_other(x: Any, w: Any) -> None:
     y64 = fastconv.conv2d(x.astype(np.float64), w.astype(np.float64))
     assert (y32.dtype, y64.dtype) == (np.float32, np.float64)
     np.testing.assert_array_equal(y32, y64)
+
+
+def test_direct_refuses_a_filter_that_spans_too_much_and_auto_does_without(
+    rng: np.random.Generator,
+) -> None:
+    x = rng.integers(-4, 5, (1, 2, 5, 6)).astype(np.float32)
+    w = rng.integers(-4, 5, (3, 2, 3, 3)).astype(np.float32)
+    options: dict[str, Any] = {"dilation": 2000, "padding": 2000}
+    with pytest.raises(ValueError, match=r'"direct" cannot serve .* a million cells'):
+        fastconv.conv2d(x, w, algorithm="direct", **options)
+    want = fastconv.conv2d(x, w[:, :, 1:2, 1:2])  # the other taps lie in the padding
+    np.testing.assert_array_equal(fastconv.conv2d(x, w, **options), want)

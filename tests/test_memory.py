@@ -156,8 +156,9 @@ except OSError as error:
     print("skip:", error)
 else:
     for name, call in CALLS.items():
-        for algorithm in ("im2col", "implicit") + ("winograd",) * (name != "weight"):
+        for algorithm in ("im2col", "implicit", "winograd", "direct"):
             check(call, algorithm)
+        call(workspace_limit=least(call, "implicit"))  # "auto" takes what fits
     check(DIRECT["forward"], "direct")
     print("checked")
 """

@@ -135,8 +135,8 @@ def test_the_workspace_is_limited() -> None:
 def test_auto_takes_it_in_float32_with_enough_channels() -> None:
     x, w = (8, 64, 28, 28), (64, 64, 3, 3)
     assert fastconv.explain("conv2d", x, w).algorithm == "winograd"
-    assert fastconv.explain("conv2d", x, w, dtype="float64").algorithm == "implicit"
-    assert fastconv.explain("conv2d", (8, 3, 28, 28), (64, 3, 3, 3)).algorithm == "implicit"
+    assert fastconv.explain("conv2d", x, w, dtype="float64").algorithm == "direct"
+    assert fastconv.explain("conv2d", (8, 3, 28, 28), (64, 3, 3, 3)).algorithm == "direct"
     assert fastconv.explain("conv2d", x, w, pass_="weight").algorithm == "winograd"
 
 
@@ -145,7 +145,7 @@ def test_the_environment_keeps_it_out_of_auto() -> None:
         import fastconv
         print(fastconv.explain("conv2d", (8, 64, 28, 28), (64, 64, 3, 3)).algorithm)
     """
-    assert run_python(code, FASTCONV_WINOGRAD="0").strip() == "implicit"
+    assert run_python(code, FASTCONV_WINOGRAD="0").strip() == "direct"
     assert run_python(code, FASTCONV_WINOGRAD="1").strip() == "winograd"
 
 

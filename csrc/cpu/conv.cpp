@@ -4,22 +4,28 @@
 #include <stdexcept>
 
 #include "depthwise.hpp"
+#include "direct.hpp"
 #include "im2col.hpp"
 #include "implicit.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
 #include "winograd.hpp"
+#include "workspace.hpp"
 
 namespace fastconv::cpu {
 namespace {
 
 bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() == 0; }
 
-// Whether the algorithm can compute this pass.
+// One channel a group: the kernels of depthwise.hpp are what "direct" takes then.
+bool depthwise_serves(Pass pass, const ConvShape& s) {
+  return s.groups > 1 && s.group_c() == 1 && (pass != Pass::input || s.group_k() == 1);
+}
+
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
   if (algorithm == Algorithm::winograd) return winograd::serves(s);
-  if (algorithm != Algorithm::direct) return true;
-  return s.group_c() == 1 && (pass != Pass::input || s.group_k() == 1);
+  if (algorithm == Algorithm::direct) return depthwise_serves(pass, s) || direct::serves(s);
+  return true;
 }
 
 // What "auto" is to prefer where it can: the environment's wish.
@@ -36,6 +42,28 @@ Algorithm preferred_algorithm() {
   return preferred;
 }
 
+// Calls run(algorithm). Where workspace_limit is too small for what "auto" chose, implicit needs the least.
+template <class Run>
+void run_within(const ConvPlan& plan, const ConvOptions& options, Run run) {
+  if (options.algorithm != Algorithm::automatic || plan.algorithm == Algorithm::implicit) return run(plan.algorithm);
+  try {
+    run(plan.algorithm);
+  } catch (const WorkspaceExceeded&) {
+    run(Algorithm::implicit);
+  }
+}
+
+// y = relu(y + bias).
+template <class T>
+void finish_all(const ConvShape& s, const Vector<const T>& bias, bool relu, const Tensor<T>& y) {
+  if (bias.data == nullptr && !relu) return;
+  parallel_for(s.n * s.c, num_threads(), [&](int64_t plane, int) {
+    const int64_t c = plane % s.c;
+    for_each_cell(y, plane / s.c, c, in_extents(s), {0, s.cells()},
+                  [&](T& cell, int64_t) { cell = finish(cell, bias, relu, c); });
+  });
+}
+
 bool winograd_allowed() {
   static const bool allowed = [] {
     const char* value = std::getenv("FASTCONV_WINOGRAD");
@@ -50,59 +78,61 @@ bool winograd_allowed() {
 ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm) {
   if (algorithm != Algorithm::automatic) {
     if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
-    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: " +
-                                (algorithm == Algorithm::winograd
-                                     ? "it needs 3x3 filters, stride 1, dilation 1 and one group"
-                                     : "it needs one channel a group, for the input gradient one filter too") +
-                                "; \"auto\", \"im2col\" and \"implicit\" can");
+    const char* needs = algorithm == Algorithm::winograd ? "3x3 filters, stride 1, dilation 1 and one group"
+                                                         : "filters that span no more than a million cells";
+    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: it needs " +
+                                needs + "; \"auto\", \"im2col\" and \"implicit\" can");
   }
   const Algorithm preferred = preferred_algorithm();
   if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
-  if (serves(Algorithm::direct, pass, shape) && shape.groups > 1)
-    return {Algorithm::direct, "one channel a group: no sum over channels"};
-  if (float32 && winograd_allowed() && serves(Algorithm::winograd, pass, shape) && std::min(shape.c, shape.k) >= 16 &&
+  if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
+  if (float32 && winograd_allowed() && winograd::serves(shape) && std::min(shape.c, shape.k) >= 16 &&
       shape.n * shape.pixels() >= 256) {
     return {Algorithm::winograd, "3x3 without stride, enough channels and outputs to pay for the transforms"};
   }
-  if (shape.group_c() * shape.taps() < 16) return {Algorithm::im2col, "patches are too short to pack"};
   if (pass == Pass::input && shape.group_c() <= 4)
     return {Algorithm::im2col, "few channels would leave the tile's rows empty"};
+  if (pass == Pass::weight && shape.axis[2].out < 8)
+    return {Algorithm::implicit, "rows of outputs too short to be products of their own"};
+  if (direct::serves(shape) && (shape.taps() > 1 || shape.group_c() < 16))
+    return {Algorithm::direct, "patches overlap: one copy of the input serves them all"};
   return {Algorithm::implicit, "patches are gathered while packing, none is stored"};
 }
 
 template <class T>
 void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                 Tensor<T> y, const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::forward, shape, sizeof(T) == 4, options.algorithm).algorithm;
+  const ConvPlan plan = plan_conv(Pass::forward, shape, sizeof(T) == 4, options.algorithm);
   if (empty_sum(shape)) {
     return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) { return finish(T(0), bias, relu, k); });
   }
-  if (algorithm == Algorithm::direct) return depthwise::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
-  if (algorithm == Algorithm::implicit) return implicit::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
-  if (algorithm == Algorithm::winograd) return winograd::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
-  im2col::fprop(shape, x, w, bias, relu, y, options.workspace_limit);
+  run_within(plan, options, [&](Algorithm algorithm) {
+    const auto fprop = algorithm == Algorithm::winograd         ? winograd::fprop<T>
+                       : algorithm == Algorithm::implicit       ? implicit::fprop<T>
+                       : algorithm == Algorithm::im2col         ? im2col::fprop<T>
+                       : depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T>
+                                                                : direct::fprop<T>;
+    fprop(shape, x, w, bias, relu, y, options.workspace_limit);
+  });
 }
 
 template <class T>
 void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                           Tensor<T> y, const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm).algorithm;
+  const ConvPlan plan = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm);
   if (empty_sum(shape)) {
     return fill(y, shape.n, shape.c, in_extents(shape), [&](int64_t c) { return finish(T(0), bias, relu, c); });
   }
-  if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, x, w, bias, relu, y, options.workspace_limit);
-  if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, x, w, bias, relu, y, options.workspace_limit);
-  if (algorithm == Algorithm::direct) {
-    depthwise::dgrad(shape, x, w, y, options.workspace_limit);
-  } else {
-    im2col::dgrad(shape, x, w, y, options.workspace_limit);
-  }
-  if (bias.data == nullptr && !relu) return;
-  parallel_for(shape.n * shape.c, num_threads(), [&](int64_t plane, int) {
-    const int64_t c = plane % shape.c;
-    for_each_cell(y, plane / shape.c, c, in_extents(shape), {0, shape.cells()},
-                  [&](T& cell, int64_t) { cell = finish(cell, bias, relu, c); });
+  run_within(plan, options, [&](Algorithm algorithm) {
+    const auto limit = options.workspace_limit;
+    if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, x, w, bias, relu, y, limit);
+    if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, x, w, bias, relu, y, limit);
+    if (algorithm == Algorithm::direct && !depthwise_serves(Pass::input, shape))
+      return direct::dgrad(shape, x, w, bias, relu, y, limit);
+    const auto dgrad = algorithm == Algorithm::direct ? depthwise::dgrad<T> : im2col::dgrad<T>;
+    dgrad(shape, x, w, y, limit);
+    finish_all(shape, bias, relu, y);
   });
 }
 
@@ -115,12 +145,16 @@ void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, T
 template <class T>
 void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                 const ConvOptions& options) {
-  const Algorithm algorithm = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm).algorithm;
+  const ConvPlan plan = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm);
   if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
-  if (algorithm == Algorithm::direct) return depthwise::wgrad(shape, dy, x, dw, options.workspace_limit);
-  if (algorithm == Algorithm::winograd) return winograd::wgrad(shape, dy, x, dw, options.workspace_limit);
-  if (algorithm == Algorithm::implicit) return implicit::wgrad(shape, dy, x, dw, options.workspace_limit);
-  im2col::wgrad(shape, dy, x, dw, options.workspace_limit);
+  run_within(plan, options, [&](Algorithm algorithm) {
+    const auto wgrad = algorithm == Algorithm::winograd        ? winograd::wgrad<T>
+                       : algorithm == Algorithm::implicit      ? implicit::wgrad<T>
+                       : algorithm == Algorithm::im2col        ? im2col::wgrad<T>
+                       : depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T>
+                                                               : direct::wgrad<T>;
+    wgrad(shape, dy, x, dw, options.workspace_limit);
+  });
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                                  \

@@ -107,7 +107,7 @@ class Task {
   void run() {
     for (int64_t block = blocks_.begin; block < blocks_.end; ++block) {
       const Range k{block * cut_.k_block, std::min(product_.k, (block + 1) * cut_.k_block)};
-      if (!product_.share_left)
+      if (!product_.share_left && !cut_.left_in_place)
         product_.left->pack(packed_left_, kernel_.mr, lanes_of(left_, kernel_.mr, product_.m), k, scratch_);
       if (!product_.share_right)
         product_.right->pack(packed_right_, kernel_.nr, lanes_of(right_, kernel_.nr, product_.n), k, scratch_);
@@ -152,7 +152,7 @@ class Task {
       T* partial = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
       const T* init = block > blocks_.begin ? partial : nullptr;
       if (block + 1 < blocks_.end || cut_.parts > 1) {
-        tile_(k.size(), a, left_stride_, b, init, partial, nr, rows, {});
+        tile_(k.size(), a, left_stride_, b, nr, init, partial, nr, rows, {});
         continue;
       }
       const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
@@ -160,11 +160,11 @@ class Task {
       const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
       const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
       if (row_step) {
-        tile_(k.size(), a, left_stride_, b, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows,
-              epilogue);
+        tile_(k.size(), a, left_stride_, b, nr, init, product_.result + row_offsets[0] + col_offsets[0], *row_step,
+              rows, epilogue);
       } else {
         alignas(kCacheLine) T tile[kMaxTile];
-        tile_(k.size(), a, left_stride_, b, init, tile, nr, rows, epilogue);
+        tile_(k.size(), a, left_stride_, b, nr, init, tile, nr, rows, epilogue);
         scatter(tile, row_offsets, rows, col_offsets, cols);
       }
     }
@@ -264,7 +264,8 @@ ProductCut cut_product(const Product<T>& p) {
   cut.k_blocks = k.count;
   cut.parts = 1;
   int64_t row_stride = 0;
-  cut.left_in_place = p.share_left && cut.right_panels <= kFewColumns && p.left->rows(row_stride) != nullptr;
+  cut.left_in_place =
+      (p.share_left ? cut.right_panels <= kFewColumns : p.share_right) && p.left->rows(row_stride) != nullptr;
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
     cut.task_left = Blocks(cut.left_panels, kTaskRows).size;

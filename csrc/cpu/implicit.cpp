@@ -10,8 +10,8 @@
 #include <array>
 #include <optional>
 
-#include "adjoint.hpp"
 #include "gemm.hpp"
+#include "groups.hpp"
 #include "operands.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
@@ -49,7 +49,12 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   const bool channels_last_y = channels_contiguous(y.stride[1], s.k) && s.axis[2].out > 1;
   const PlanePatches<T> plane_patches(s, x);
   const PixelPatches<T> pixel_patches(s, x);
-  const Operand<T>& patches = channels_last_x ? static_cast<const Operand<T>&>(pixel_patches) : plane_patches;
+  // Pixels of a pointwise convolution are rows of a matrix, which the micro-kernel reads where they lie.
+  const MatrixOperand<T> pixel_rows(x.data, x.stride[4], 1);
+  const bool matrix = s.pointwise() && s.axis[1].out == 1 && (s.n == 1 || x.stride[0] == s.pixels() * x.stride[4]);
+  const Operand<T>& patches = !channels_last_x ? static_cast<const Operand<T>&>(plane_patches)
+                              : matrix         ? static_cast<const Operand<T>&>(pixel_rows)
+                                               : pixel_patches;
   const Filters<T> filters(s, w, channels_last_x);
 
   Product<T> product;
@@ -79,47 +84,29 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
 template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
-  ConvShape group = s;
-  group.c = s.group_c();
-  group.k = s.group_k();
-  group.groups = 1;
-  for (int64_t g = 0; g < s.groups; ++g) {
-    Tensor<const T> xg{x.at(0, g * group.c), x.stride}, wg{w.at(g * group.k, 0), w.stride};
-    const Vector<const T> bias_g{bias.data != nullptr ? &bias[g * group.k] : nullptr, bias.stride};
-    correlate(group, xg, wg, bias_g, relu, Tensor<T>{y.at(0, g * group.k), y.stride}, workspace_limit);
-  }
+  for_each_group(s, x, w, y, [&](const ConvShape& group, const auto& xg, const auto& wg, const auto& yg, int64_t k) {
+    correlate(group, xg, wg, channels_from(bias, k), relu, yg, workspace_limit);
+  });
 }
 
 template <class T>
 void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
            std::size_t workspace_limit) {
-  const auto visit = [&](const ConvShape& phase, Tensor<const T> taps, Tensor<T> inputs) {
-    ConvShape group = phase;  // a convolution from dy's channels to dx's
-    group.c = s.group_k();
-    group.k = s.group_c();
-    group.groups = 1;
-    for (int64_t g = 0; g < s.groups; ++g) {
-      Tensor<const T> dyg{dy.at(0, g * group.c), dy.stride}, wg{taps.at(g * group.c, 0), taps.stride};
-      std::swap(wg.stride[0], wg.stride[1]);
-      const Vector<const T> bias_g{bias.data != nullptr ? &bias[g * group.k] : nullptr, bias.stride};
-      correlate(group, dyg, wg, bias_g, relu, Tensor<T>{inputs.at(0, g * group.k), inputs.stride}, workspace_limit);
-    }
-  };
-  for_each_phase(s, w, dx, visit, bias, relu);
+  for_each_adjoint_group(s, dy, w, bias, relu, dx,
+                         [&](const ConvShape& group, const auto& dyg, const auto& wg, const auto& bias_g,
+                             const auto& dxg) { correlate(group, dyg, wg, bias_g, relu, dxg, workspace_limit); });
 }
 
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
-  ConvShape group = s;
-  group.c = s.group_c();
-  group.k = s.group_k();
-  group.groups = 1;
   const auto [t, r, f] = filter_extents(s);
-  for (int64_t g = 0; g < s.groups; ++g) {
-    const Tensor<const T> xg{x.at(0, g * group.c), x.stride}, dyg{dy.at(0, g * group.k), dy.stride};
+  for_each_group(s, x, dw, dy, [&](const ConvShape& group, const auto& xg, const auto& dwg, const auto& dyg, int64_t) {
     const bool channels_last = channels_contiguous(x.stride[1], group.c);
     const PlanePatchRows<T> plane_rows(group, xg, max_k_block<T>());
     const PixelPatchRows<T> pixel_rows(group, xg);
+    const auto pixel_stride = joined_stride(
+        {{s.axis[2].in, x.stride[4]}, {s.axis[1].in, x.stride[3]}, {s.axis[0].in, x.stride[2]}, {s.n, x.stride[0]}});
+    const MatrixOperand<T> channels_of_pixels(xg.data, 1, pixel_stride.value_or(0));  // of a pointwise convolution
     const PixelRows<T> gradient(group, dyg);
 
     Product<T> product;
@@ -127,8 +114,10 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
     product.n = group.c * s.taps();
     product.k = s.n * s.pixels();
     product.left = &gradient;
-    product.right = channels_last ? static_cast<const Operand<T>*>(&pixel_rows) : &plane_rows;
-    product.result = dw.at(g * group.k, 0);
+    product.right = !channels_last                      ? static_cast<const Operand<T>*>(&plane_rows)
+                    : group.pointwise() && pixel_stride ? static_cast<const Operand<T>*>(&channels_of_pixels)
+                                                        : &pixel_rows;
+    product.result = dwg.data;
     product.rows = Lattice::line(group.k, dw.stride[0]);
     if (channels_last) {
       product.cols = {{t, r, f, group.c}, {dw.stride[2], dw.stride[3], dw.stride[4], dw.stride[1]}};
@@ -136,7 +125,7 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
       product.cols = {{group.c, t, r, f}, {dw.stride[1], dw.stride[2], dw.stride[3], dw.stride[4]}};
     }
     multiply(product, num_threads(), workspace_limit);
-  }
+  });
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                             \

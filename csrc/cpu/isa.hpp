@@ -14,4 +14,13 @@ const Kernels& kernels();
 // What this CPU can run, widest first.
 std::vector<std::string> available_isas();
 
+template <class T>
+const WinogradKernels<T>& winograd_kernels() {
+  if constexpr (sizeof(T) == 4) {
+    return kernels().winograd32;
+  } else {
+    return kernels().winograd64;
+  }
+}
+
 }  // namespace fastconv::cpu

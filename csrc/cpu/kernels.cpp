@@ -33,7 +33,8 @@ double fma(int64_t rounds) {
 }
 
 template <class T>
-constexpr GemmKernels<T> kGemm{kMr, kNr<T>, tile<T, true>, tile<T, false>, pack_lanes<T>, pack_rows<T>, pack_taps<T>};
+constexpr GemmKernels<T> kGemm{kMr,           kNr<T>,       tile<T, true>, tile<T, false>, tile_scattered<T>,
+                               pack_lanes<T>, pack_rows<T>, pack_taps<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,

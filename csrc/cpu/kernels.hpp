@@ -26,13 +26,16 @@ template <class T>
 struct GemmKernels {
   int mr, nr;
 
-  // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue, b[k][nr] being a panel and row i of k being a[k *
-  // a_stride + i]: of a panel, if that is mr. `init` (rows nr apart) may be null: zero.
-  using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride,
-                        int rows, const Epilogue<T>& epilogue);
+  // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *
+  // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero.
+  using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
+                        int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   Tile tile;
   // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
   Tile tile_unpacked;
+  // The same without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
+  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
+                         int64_t out_stride, int rows, const Epilogue<T>& epilogue);
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);
@@ -152,10 +155,12 @@ struct SumKernels {
 template <class T>
 struct WinogradKernels {
   int lanes;
-  // pixels[count][lanes] from planes[channels <= lanes][count], `channel_stride` apart; missing channels are zero. And
-  // back.
-  void (*planes_to_pixels)(T* pixels, const T* planes, int64_t channel_stride, int channels, int64_t count);
-  void (*pixels_to_planes)(T* planes, const T* pixels, int64_t channel_stride, int channels, int64_t count);
+  // pixels[count][lanes], `pixel_stride` apart, from planes[channels <= lanes][count], `channel_stride` apart; missing
+  // channels are zero. And back.
+  void (*planes_to_pixels)(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
+                           int64_t count);
+  void (*pixels_to_planes)(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
+                           int64_t count);
   // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows are `row_stride` apart.
   void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride);
   // y[4][4], rows `row_stride` apart, is A^T m A + bias of m[36], `stride` apart, through relu. bias: one vector.

@@ -49,19 +49,37 @@ class PlanePatches final : public Operand<T> {
   PlanePatches(const ConvShape& shape, const Tensor<const T>& x)
       : shape_(shape), x_(x), real_outputs_(tap_outputs(shape.axis[2])) {}
 
-  std::size_t scratch_bytes(int width) const override { return array_bytes(shape_.taps(), width, sizeof(Segment)); }
+  std::size_t scratch_bytes(int width) const override {
+    return array_bytes(kPanels * shape_.taps(), width, sizeof(Segment));
+  }
 
+  // Some channels of several panels at a time: each channel lies on another page.
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
     auto* segments = reinterpret_cast<Segment*>(scratch);
-    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += k.size() * width) {
-      std::array<Run, kMaxWidth> runs;
-      const int count = make_runs(shape_, {first, std::min(lanes.end, first + width)}, runs.data());
-      make_segments(runs.data(), count, segments);
-      pack_panel(panels, width, k, segments, count);
+    for (int64_t first = lanes.begin; first < lanes.end;
+         first += kPanels * width, panels += kPanels * k.size() * width) {
+      std::array<int, kPanels> counts;
+      const int64_t panel_count = std::min(kPanels, ceil_div(lanes.end - first, width));
+      for (int64_t panel = 0; panel < panel_count; ++panel) {
+        std::array<Run, kMaxWidth> runs;
+        const int64_t begin = first + panel * width;
+        const int count = make_runs(shape_, {begin, std::min(lanes.end, begin + width)}, runs.data());
+        make_segments(runs.data(), count, segments + panel * shape_.taps() * width);
+        counts[static_cast<std::size_t>(panel)] = count;
+      }
+      const int64_t step = std::max(kStep, kStep / shape_.taps() * shape_.taps());
+      for (int64_t at = k.begin; at < k.end; at += step) {
+        for (int64_t panel = 0; panel < panel_count; ++panel) {
+          pack_panel(panels + (panel * k.size() + at - k.begin) * width, width, {at, std::min(k.end, at + step)},
+                     segments + panel * shape_.taps() * width, counts[static_cast<std::size_t>(panel)]);
+        }
+      }
     }
   }
 
  private:
+  static constexpr int64_t kPanels = 6, kStep = 16;
+
   // What each tap reads: segments[tap][run], empty where the run lies in the padding.
   void make_segments(const Run* runs, int count, Segment* segments) const {
     const auto& [depth, height, width] = shape_.axis;
@@ -159,6 +177,10 @@ class Filters final : public Operand<T> {
       cells_ = {{s.group_c(), t, r, f}, {w.stride[1], w.stride[2], w.stride[3], w.stride[4]}};
     }
     size_ = s.group_c() * s.taps();
+    // Flipped filters, an input gradient's, count down.
+    step_ = s.taps() > 1 && (w.stride[4] == -1 || (f == 1 && w.stride[3] == -1)) ? -1 : 1;
+    joined_taps_ = taps_first && s.taps() > 1 && (f == 1 || w.stride[4] == step_) &&
+                   (r == 1 || w.stride[3] == step_ * f) && (t == 1 || w.stride[2] == step_ * r * f);
     contiguous_ = true;
     for (int64_t axis = 3, span = 1; axis >= 0; span *= cells_.extent[static_cast<std::size_t>(axis--)]) {
       const auto i = static_cast<std::size_t>(axis);
@@ -169,6 +191,8 @@ class Filters final : public Operand<T> {
   std::size_t scratch_bytes(int) const override { return array_bytes(size_, 1, sizeof(int64_t)); }
 
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    const int64_t vector = winograd_kernels<T>().lanes;
+    if (joined_taps_ && k.size() == size_ && width % vector == 0) return pack_taps_first(panels, width, lanes);
     auto* offsets = reinterpret_cast<int64_t*>(scratch);
     cells_.offsets(k, offsets);
     bool unit = true;
@@ -190,10 +214,30 @@ class Filters final : public Operand<T> {
   }
 
  private:
+  // Of each channel the taps lie side by side: squares of filters and taps are transposed.
+  void pack_taps_first(T* panels, int width, Range lanes) const {
+    const int64_t vector = winograd_kernels<T>().lanes, channels = cells_.extent[3], taps = size_ / channels;
+    std::vector<T> pixels(static_cast<std::size_t>(taps * vector));
+    const T* data = step_ > 0 ? data_ : data_ - (taps - 1);
+    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += size_ * width) {
+      for (int64_t lane = 0; lane < width; lane += vector) {
+        const auto count = static_cast<int>(std::clamp<int64_t>(lanes.end - first - lane, 0, vector));
+        for (int64_t c = 0; c < channels; ++c) {
+          winograd_kernels<T>().planes_to_pixels(pixels.data(), vector,
+                                                 data + (first + lane) * lane_stride_ + c * cells_.stride[3],
+                                                 lane_stride_, count, taps);
+          for (int64_t tap = 0; tap < taps; ++tap)
+            std::copy_n(pixels.data() + (step_ > 0 ? tap : taps - 1 - tap) * vector, vector,
+                        panels + (tap * channels + c) * width + lane);
+        }
+      }
+    }
+  }
+
   const T* data_;
-  int64_t lane_stride_, size_;
+  int64_t lane_stride_, size_, step_;
   Lattice cells_;
-  bool contiguous_;
+  bool contiguous_, joined_taps_;  // taps_first, and they lie side by side
 };
 
 // dy with its pixels as k: rows of channels, whole images one after the other.

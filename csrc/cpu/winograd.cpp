@@ -32,7 +32,7 @@ constexpr int64_t kMinTasks = 8;
 template <class T>
 struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const WinogradKernels<T>& transform = transforms<T>();
+  const WinogradKernels<T>& transform = winograd_kernels<T>();
   const int64_t lanes = transform.lanes;
   TileGrid grid;
   int64_t channels, filters;  // rounded up to whole vectors, to whole panels
@@ -84,7 +84,7 @@ void unstage(const Plan<T>& plan, const ConvShape& s, const TileRun& run, int64_
     const T* pixels = stage + r * kStageColumns * plan.lanes;
     T* row = y.at(run.n, k) + (run.row * kTile + r) * y.stride[3] + run.begin * kTile * y.stride[4];
     if (y.stride[4] == 1) {
-      plan.transform.pixels_to_planes(row, pixels, y.stride[1], channels, count);
+      plan.transform.pixels_to_planes(row, y.stride[1], pixels, plan.lanes, channels, count);
       continue;
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -103,7 +103,7 @@ void multiply_panels(const Plan<T>& plan, const ConvShape& s, Range tiles, Range
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const T* b = u + (e * plan.panels + p) * s.c * nr;
       for (int64_t t = 0; t < tiles.size(); t += mr) {
-        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nullptr,
+        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
                                 m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
                                 static_cast<int>(std::min(mr, tiles.size() - t)), {});
       }

@@ -13,15 +13,6 @@ inline constexpr int64_t kTile = 4, kSpan = 6, kElements = kSpan * kSpan;
 inline constexpr int64_t kStageTiles = 8;  // tiles of a row that are staged together
 inline constexpr int64_t kStageColumns = kTile * kStageTiles + 2;
 
-template <class T>
-const WinogradKernels<T>& transforms() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().winograd32;
-  } else {
-    return kernels().winograd64;
-  }
-}
-
 // The tiles of a batch of outputs, counted (n, row, column).
 struct TileGrid {
   int64_t rows, columns, count;
@@ -50,13 +41,13 @@ void for_each_tile_run(const TileGrid& grid, Range tiles, Visit visit) {
 template <class T>
 void stage_row(const T* row, int64_t channel_stride, int64_t column_stride, int channels, int64_t width, int64_t first,
                int64_t count, T* pixels) {
-  const int64_t lanes = transforms<T>().lanes;
+  const int64_t lanes = winograd_kernels<T>().lanes;
   const int64_t begin = std::clamp<int64_t>(0, first, first + count), end = std::clamp(width, begin, first + count);
   std::fill(pixels, pixels + (begin - first) * lanes, T(0));
   T* out = pixels + (begin - first) * lanes;
   const T* in = row + begin * column_stride;
   if (column_stride == 1) {
-    transforms<T>().planes_to_pixels(out, in, channel_stride, channels, end - begin);
+    winograd_kernels<T>().planes_to_pixels(out, lanes, in, channel_stride, channels, end - begin);
   } else {
     for (int64_t i = begin; i < end; ++i, out += lanes, in += column_stride) {
       for (int64_t lane = 0; lane < lanes; ++lane) out[lane] = lane < channels ? in[lane * channel_stride] : T(0);
@@ -70,7 +61,7 @@ void stage_row(const T* row, int64_t channel_stride, int64_t column_stride, int 
 template <class T>
 void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, int64_t height, int64_t width, int64_t h,
                  int64_t rows, int64_t w, int64_t columns, T* stage) {
-  const int64_t lanes = transforms<T>().lanes;
+  const int64_t lanes = winograd_kernels<T>().lanes;
   for (int64_t r = 0; r < rows; ++r, stage += kStageColumns * lanes) {
     if (h + r < 0 || h + r >= height) {
       std::fill_n(stage, columns * lanes, T(0));
@@ -85,7 +76,7 @@ void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, i
 template <class T, class Place>
 void transform_inputs(const ConvShape& s, const Tensor<const T>& x, const TileRun& run, T* stage, int64_t stride,
                       Place place) {
-  const WinogradKernels<T>& transform = transforms<T>();
+  const WinogradKernels<T>& transform = winograd_kernels<T>();
   const Axis &height = s.axis[1], &width = s.axis[2];
   const int64_t tiles = run.end - run.begin, lanes = transform.lanes;
   for (int64_t c = 0; c < s.c; c += lanes) {

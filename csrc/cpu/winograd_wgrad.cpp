@@ -28,7 +28,7 @@ constexpr int64_t kRowPanels = 8;         // left panels of a task of the produc
 template <class T>
 struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t lanes = transforms<T>().lanes;
+  const int64_t lanes = winograd_kernels<T>().lanes;
   TileGrid grid;
   int64_t panels, e_row, block_tiles;    // e_row: K, and a line more, so that rows lie apart in every cache
   int64_t e_stride, v_stride, u_stride;  // elements between the 36 parts
@@ -55,7 +55,7 @@ struct Plan {
 template <class T, class Place>
 void transform_gradients(const ConvShape& s, const Tensor<const T>& dy, const TileRun& run, T* stage, int64_t stride,
                          Place place) {
-  const WinogradKernels<T>& transform = transforms<T>();
+  const WinogradKernels<T>& transform = winograd_kernels<T>();
   const int64_t tiles = run.end - run.begin, lanes = transform.lanes;
   for (int64_t k = 0; k < s.k; k += lanes) {
     stage_cells(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), s.axis[1].out, s.axis[2].out, run.row * kTile,
@@ -74,7 +74,7 @@ void multiply_rows(const Plan<T>& plan, const ConvShape& s, int64_t element, Ran
     const T* b = v + element * plan.v_stride + panel * plan.block_tiles * nr;
     for (int64_t k = rows.begin; k < rows.end; k += mr) {
       T* out = u + element * plan.u_stride + (panel * s.k + k) * nr;
-      plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, first ? nullptr : out, out, nr,
+      plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, nr, first ? nullptr : out, out, nr,
                      static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {});
     }
   }
@@ -83,14 +83,14 @@ void multiply_rows(const Plan<T>& plan, const ConvShape& s, int64_t element, Ran
 // dw[k] = G^T u[k] G for all channels of filter k.
 template <class T>
 void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, const T* u, T* stage, const Tensor<T>& dw) {
-  const WinogradKernels<T>& transform = transforms<T>();
+  const WinogradKernels<T>& transform = winograd_kernels<T>();
   const int64_t nr = plan.gemm.nr, lanes = plan.lanes;
   const bool joined = dw.stride[4] == 1 && dw.stride[3] == 3;
   for (int64_t c = 0; c < s.c; c += lanes) {
     transform.filter_gradient(stage, u + (c / nr * s.k + k) * nr + c % nr, plan.u_stride);
     const auto channels = static_cast<int>(std::min(lanes, s.c - c));
     if (joined) {
-      transform.pixels_to_planes(dw.at(k, c), stage, dw.stride[1], channels, 9);
+      transform.pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, 9);
       continue;
     }
     for (int64_t tap = 0; tap < 9; ++tap) {

@@ -17,30 +17,23 @@ constexpr int kVectors = 2;
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
-// c[kRows][2 vectors] stays in registers from the first k to the last; the loops over it must unroll. The left operand
-// lies by k, as in a panel, or by rows.
-template <class T, int kRows, bool kByK>
-void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride,
-               const Epilogue<T>& epilogue) {
-  constexpr int kL = kLanes<T>;
-  Vector<T> c[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
-    c[i][1] = init != nullptr ? load(init + i * kNr<T> + kL) : Vector<T>{};
-  }
-  // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
-  const T* rows[(kRows + 2) / 3];
-  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
-  for (int64_t j = 0; j < k; ++j, b += kNr<T>) {
-    const Vector<T> b0 = load(b), b1 = load(b + kL);
+// c[kRows][2 vectors] += left(k, row) * right(k, vector), in registers from the first k to the last: the loops over it
+// must unroll, and the readers be inlined.
+template <class T, int kRows, class Left, class Right>
+[[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kVectors], Left left, Right right) {
+  for (int64_t j = 0; j < k; ++j) {
+    const Vector<T> b0 = right(j, 0), b1 = right(j, 1);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const T value = kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride];
+      const T value = left(j, i);
       c[i][0] += value * b0;
       c[i][1] += value * b1;
     }
   }
+}
+
+template <class T, int kRows>
+[[gnu::always_inline]] inline void tile_finish(Vector<T> (&c)[kRows][kVectors], const Epilogue<T>& epilogue) {
   if (epilogue.row_bias != nullptr) {
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
@@ -49,7 +42,7 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* ini
     }
   }
   if (epilogue.col_bias != nullptr) {
-    const Vector<T> bias0 = load(epilogue.col_bias), bias1 = load(epilogue.col_bias + kL);
+    const Vector<T> bias0 = load(epilogue.col_bias), bias1 = load(epilogue.col_bias + kLanes<T>);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       c[i][0] += bias0;
@@ -63,39 +56,85 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* ini
       c[i][1] = c[i][1] < 0 ? Vector<T>{} : c[i][1];
     }
   }
+}
+
+template <class T, int kRows>
+[[gnu::always_inline]] inline void tile_store(const Vector<T> (&c)[kRows][kVectors], T* out, int64_t out_stride) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     store<T>(out + i * out_stride, c[i][0]);
-    store<T>(out + i * out_stride + kL, c[i][1]);
+    store<T>(out + i * out_stride + kLanes<T>, c[i][1]);
   }
 }
 
+// The left operand lies by k, as in a panel, or by rows.
+template <class T, int kRows, bool kByK>
+void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
+               int64_t out_stride, const Epilogue<T>& epilogue) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> c[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
+    c[i][1] = init != nullptr ? load(init + i * kNr<T> + kL) : Vector<T>{};
+  }
+  // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
+  const T* rows[(kRows + 2) / 3];
+  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
+  tile_sum<T, kRows>(
+      k, c, [&](int64_t j, int i) { return kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride]; },
+      [&](int64_t j, int vector) { return load(b + j * b_stride + vector * kL); });
+  tile_finish<T, kRows>(c, epilogue);
+  tile_store<T, kRows>(c, out, out_stride);
+}
+
 template <class T, bool kByK, int kRows = kMr>
-void tile(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride, int rows,
-          const Epilogue<T>& epilogue) {
-  if (rows == kRows) return tile_rows<T, kRows, kByK>(k, a, a_stride, b, init, out, out_stride, epilogue);
-  if constexpr (kRows > 1) tile<T, kByK, kRows - 1>(k, a, a_stride, b, init, out, out_stride, rows, epilogue);
+void tile(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
+          int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
+  if (rows == kRows) return tile_rows<T, kRows, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue);
+  if constexpr (kRows > 1) tile<T, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue);
+}
+
+template <class T, int kRows = kMr>
+void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
+                    int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
+  if (rows != kRows) {
+    if constexpr (kRows > 1) tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, out, out_stride, rows, epilogue);
+    return;
+  }
+  Vector<T> c[kRows][kVectors] = {};
+  const T* start[(kRows + 2) / 3];  // as in tile_rows
+  for (int i = 0; i < (kRows + 2) / 3; ++i) start[i] = a + 3 * i * a_stride;
+  tile_sum<T, kRows>(
+      k, c, [&](int64_t j, int i) { return start[i / 3][offsets[j] + (i % 3) * a_stride]; },
+      [&](int64_t j, int vector) { return load(b + j * kNr<T> + vector * kLanes<T>); });
+  tile_finish<T, kRows>(c, epilogue);
+  tile_store<T, kRows>(c, out, out_stride);
 }
 
 // One row of a panel from runs of memory.
 template <class T>
 void pack_segments(T* row, int width, const T* base, const Segment* segments, int count, int64_t step) {
   constexpr int kL = kLanes<T>;
-  if (step != 1 || width % kL != 0) {
+  if (width % kL != 0) {
     for (int i = 0; i < width; ++i) row[i] = T(0);
     for (const Segment* s = segments; s != segments + count; ++s) {
       for (int i = s->begin; i < s->end; ++i) row[i] = base[s->offset + i * step];
     }
     return;
   }
+  using Mask = decltype(Vector<T>{} < Vector<T>{});
   for (int first = 0; first < width; first += kL) {
     Vector<T> v{};
     for (const Segment* s = segments; s != segments + count; ++s) {
       const int begin = clamp_lanes<T>(s->begin - first), end = clamp_lanes<T>(s->end - first);
-      if (begin == 0 && end == kL) {
-        v = load(base + s->offset + first);
-      } else if (begin < end) {
-        load_lanes<T>(v, base + s->offset + first, begin, end);
+      if (begin >= end) continue;
+      const T* src = base + s->offset + first * step;
+      if (step == 1 && end - begin < kL) {
+        load_lanes<T>(v, src, begin, end);
+      } else {  // the runs share no lane
+        const Vector<T> run = load_lanes_strided(src, begin, end, step);
+        v = reinterpret_cast<Vector<T>>(reinterpret_cast<Mask>(v) | reinterpret_cast<Mask>(run));
       }
     }
     store<T>(row + first, v);
@@ -107,12 +146,15 @@ template <class T>
 void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k) {
   constexpr int kL = kLanes<T>;
   const int64_t whole = lanes / width;
+  const Lanes<T> some(0, width < kL ? width : kL);
   for (int64_t i = 0; i < k; ++i, src += k_stride) {
     T* out = panels + i * width;
     for (int64_t p = 0; p < whole; ++p, out += k * width) {
       if (width == kVectors * kL) {
         store<T>(out, load(src + p * width));
         store<T>(out + kL, load(src + p * width + kL));
+      } else if (width <= kL) {
+        some.store_to(out, some.load_from(src + p * width));
       } else {
         for (int lane = 0; lane < width; ++lane) out[lane] = src[p * width + lane];
       }

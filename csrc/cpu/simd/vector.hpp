@@ -3,7 +3,7 @@
 
 #include "../kernels.hpp"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -48,6 +48,20 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
   } else {
     const auto mask = static_cast<__mmask8>((0xFFu >> (8 - end)) & (0xFFu << begin));
     v = reinterpret_cast<Vector<T>>(_mm512_mask_loadu_pd(reinterpret_cast<__m512d>(v), mask, base));
+  }
+#elif defined(__AVX2__)
+  using Mask = decltype(Vector<T>{} < Vector<T>{});
+  Mask lanes{};
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i;
+  const Mask mask = (lanes >= Mask{} + begin) & (lanes < Mask{} + end);
+  if constexpr (sizeof(T) == 4) {
+    v = mask ? reinterpret_cast<Vector<T>>(
+                   _mm256_maskload_ps(reinterpret_cast<const float*>(base), reinterpret_cast<__m256i>(mask)))
+             : v;
+  } else {
+    v = mask ? reinterpret_cast<Vector<T>>(
+                   _mm256_maskload_pd(reinterpret_cast<const double*>(base), reinterpret_cast<__m256i>(mask)))
+             : v;
   }
 #else
   for (int i = begin; i < end; ++i) v[i] = base[i];
@@ -158,30 +172,46 @@ Vector<T> interleave(Vector<T> a, Vector<T> b, bool second) {
   return second ? __builtin_shuffle(a, b, high) : __builtin_shuffle(a, b, low);
 }
 
+// Lane i of [begin, end) is base[i * kStep], a power of two; the others are zero. Reads nothing before the first or
+// after the last of them.
+template <class T, int kStep>
+Vector<T> load_strided(const T* base, int begin, int end) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> v[kStep];
+#pragma GCC unroll 4
+  for (int i = 0; i < kStep; ++i) {
+    const int from = clamp_lanes<T>(begin * kStep - i * kL), to = clamp_lanes<T>((end - 1) * kStep + 1 - i * kL);
+    if (from == 0 && to == kL) {
+      v[i] = load(base + i * kL);
+    } else {
+      v[i] = Vector<T>{};
+      if (from < to) load_lanes<T>(v[i], base + i * kL, from, to);
+    }
+  }
+#pragma GCC unroll 2
+  for (int count = kStep / 2; count > 0; count /= 2) {
+#pragma GCC unroll 2
+    for (int i = 0; i < count; ++i) v[i] = even_lanes<T>(v[2 * i], v[2 * i + 1]);
+  }
+  return v[0];
+}
+
+template <class T>
+Vector<T> load_lanes_strided(const T* base, int begin, int end, int64_t step) {
+  if (begin >= end) return Vector<T>{};
+  if (step == 1) return load_strided<T, 1>(base, begin, end);
+  if (step == 2) return load_strided<T, 2>(base, begin, end);
+  if (step == 4) return load_strided<T, 4>(base, begin, end);
+  Vector<T> v{};
+  for (int i = begin; i < end; ++i) v[i] = base[i * step];
+  return v;
+}
+
 // Lanes [first, first + kLanes) of a tap, zero in the padding. Reads nothing outside.
 template <class T>
 Vector<T> load_tap(const T* base, const RowTap& tap, int64_t first, int64_t step) {
-  constexpr int kL = kLanes<T>;
-  const T* src = base + tap.offset + first * step;
-  const int begin = clamp_lanes<T>(tap.begin - first), end = clamp_lanes<T>(tap.end - first);
-  if (step == 1) {
-    if (begin == 0 && end == kL) return load(src);
-    Vector<T> v{};
-    if (begin < end) load_lanes<T>(v, src, begin, end);
-    return v;
-  }
-  // Two plain loads end one element after the last lane's; the lane after it vouches for that.
-  if (step == 2 && begin == 0 && tap.end - first > kL) return even_lanes<T>(load(src), load(src + kL));
-  if (step == 2 && begin < end) {  // elements 2 begin ... 2 (end - 1) of two vectors, every other one
-    Vector<T> low{}, high{};
-    const int last = 2 * end - 1;
-    if (2 * begin < kL) load_lanes<T>(low, src, 2 * begin, last < kL ? last : kL);
-    if (last > kL) load_lanes<T>(high, src + kL, 2 * begin > kL ? 2 * begin - kL : 0, last - kL);
-    return even_lanes<T>(low, high);
-  }
-  Vector<T> v{};
-  for (int i = begin; i < end; ++i) v[i] = src[i * step];
-  return v;
+  return load_lanes_strided(base + tap.offset + first * step, clamp_lanes<T>(tap.begin - first),
+                            clamp_lanes<T>(tap.end - first), step);
 }
 
 }  // namespace

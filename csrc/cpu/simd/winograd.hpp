@@ -7,7 +7,8 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 template <class T>
-void planes_to_pixels(T* pixels, const T* planes, int64_t channel_stride, int channels, int64_t count) {
+void planes_to_pixels(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
+                      int64_t count) {
   constexpr int kL = kLanes<T>;
   int64_t first = 0;
   for (; first + kL <= count; first += kL) {
@@ -16,7 +17,7 @@ void planes_to_pixels(T* pixels, const T* planes, int64_t channel_stride, int ch
     for (int i = 0; i < kL; ++i) square[i] = i < channels ? load(planes + i * channel_stride + first) : Vector<T>{};
     transpose<T>(square);
 #pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) store<T>(pixels + (first + i) * kL, square[i]);
+    for (int i = 0; i < kL; ++i) store<T>(pixels + (first + i) * pixel_stride, square[i]);
   }
   if (first == count) return;
   Vector<T> square[kL];
@@ -26,17 +27,18 @@ void planes_to_pixels(T* pixels, const T* planes, int64_t channel_stride, int ch
     if (i < channels) load_lanes<T>(square[i], planes + i * channel_stride + first, 0, static_cast<int>(count - first));
   }
   transpose<T>(square);
-  for (int i = 0; first + i < count; ++i) store<T>(pixels + (first + i) * kL, square[i]);
+  for (int i = 0; first + i < count; ++i) store<T>(pixels + (first + i) * pixel_stride, square[i]);
 }
 
 template <class T>
-void pixels_to_planes(T* planes, const T* pixels, int64_t channel_stride, int channels, int64_t count) {
+void pixels_to_planes(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
+                      int64_t count) {
   constexpr int kL = kLanes<T>;
   for (int64_t first = 0; first < count; first += kL) {
     const int length = clamp_lanes<T>(count - first);
     Vector<T> square[kL];
 #pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) square[i] = i < length ? load(pixels + (first + i) * kL) : Vector<T>{};
+    for (int i = 0; i < kL; ++i) square[i] = i < length ? load(pixels + (first + i) * pixel_stride) : Vector<T>{};
     transpose<T>(square);
     for (int i = 0; i < channels; ++i) {
       if (length == kL) {

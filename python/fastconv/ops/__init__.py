@@ -15,15 +15,16 @@ groups
     C and K fall into so many groups that do not mix; groups = C is a depthwise convolution.
 algorithm
     "auto"; "implicit" (one matrix product that gathers the patches while packing), "winograd" (3x3
-    filters without stride), "direct" (one channel a group) or "im2col" (patches stored, multiplied
-    by BLAS). Winograd rounds more: its error is up to about 1e-5 of the
+    filters without stride), "direct" (patches read from a small copy of the input) or "im2col"
+    (patches stored, multiplied by BLAS). Winograd rounds more: its error is up to about 1e-5 of the
     largest output in float32, and a NaN or Inf reaches a whole tile of 4x4 outputs. The environment
     variable FASTCONV_ALGORITHM is what "auto" prefers; FASTCONV_WINOGRAD=0 keeps Winograd out of
     "auto".
 precision
     "fp32": never less than the arrays' own.
 workspace_limit
-    The scratch memory a call may use, in bytes: it runs on fewer threads to stay within.
+    The scratch memory a call may use, in bytes: it runs on fewer threads, "auto" by another
+    algorithm, to stay within.
 out
     Where to write the result: the exact shape and dtype, any strides, no memory shared with an
     input. Without it the result is a new array.

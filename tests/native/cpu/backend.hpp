@@ -20,12 +20,9 @@ inline constexpr bool kImplicitNeedsWorkspace = true;
 inline constexpr bool kLargeProblems = true;
 
 inline bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
-  const bool depthwise = s.group_c() == 1 && (s.group_k() == 1 || pass != Pass::input);
   const bool plane = s.axis[0].pointwise() && s.groups == 1;
   const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
   switch (algorithm) {
-    case Algorithm::direct:
-      return depthwise;
     case Algorithm::winograd:
       return plane && three(s.axis[1]) && three(s.axis[2]);
     default:

@@ -1,0 +1,366 @@
+// Some rows of x are copied, channels last and with their padding, to a stage in the second-level cache,
+//
+//   stage[depth tap][row][column][C]
+//
+// in which each of a filter's F = T*R*S*C cells is the same distance from every output. The micro-kernel of the matrix
+// product reads the patches of neighbouring outputs there, `stride * C` apart, against packed filters:
+//
+//   y[outputs of a row, K] = patches[outputs, F] w^T[F, K]
+//
+// The weight gradient is a product over the outputs of a row for each row of filter cells: there the patches' transpose
+// is as good as packed, neighbouring columns being `stride * C` values apart.
+//
+//   dw^T[S*C of a filter row, K] += patches^T[S*C, outputs of a row] dy[outputs, K]
+//
+// Planes are turned into pixels, and back, by register transposition on the way: their copies cost a few per cent of
+// what packing their patches did.
+#include "direct.hpp"
+
+#include <algorithm>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "gemm.hpp"
+#include "groups.hpp"
+#include "operands.hpp"
+#include "patches.hpp"
+#include "thread_pool.hpp"
+#include "workspace.hpp"
+
+namespace fastconv::cpu::direct {
+namespace {
+
+constexpr int64_t kStageBytes = 192 << 10;       // part of a second-level cache
+constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
+constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
+constexpr int64_t kMinTasks = 8;
+constexpr int64_t kMinPixels = 28;    // of a task, each of which reads all filters
+constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
+constexpr int64_t kMaxTile = 14 * kMaxWidth;
+
+int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
+
+// Cells that some neighbouring outputs span along one axis.
+int64_t span(const Axis& a, int64_t outputs) { return (outputs - 1) * a.stride + a.window(); }
+
+// pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
+// vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.
+template <class T>
+void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count,
+               T* pixels) {
+  const WinogradKernels<T>& kernel = winograd_kernels<T>();
+  if (channel_stride == 1 && column_stride == channels) {
+    std::copy_n(row, count * channels, pixels);
+  } else if (channel_stride == 1) {
+    for (int64_t i = 0; i < count; ++i) std::copy_n(row + i * column_stride, channels, pixels + i * channels);
+  } else if (column_stride == 1) {
+    for (int64_t c = (channels - 1) / kernel.lanes * kernel.lanes; c >= 0; c -= kernel.lanes) {
+      kernel.planes_to_pixels(pixels + c, channels, row + c * channel_stride, channel_stride,
+                              static_cast<int>(std::min<int64_t>(kernel.lanes, channels - c)), count);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t c = 0; c < channels; ++c) pixels[i * channels + c] = row[i * column_stride + c * channel_stride];
+    }
+  }
+}
+
+// A row of the stage: `columns` cells of a row of x from `first` on, zeros in the padding.
+template <class T>
+void stage_row(const ConvShape& s, const Tensor<const T>& x, const T* row, int64_t first, int64_t columns, T* out) {
+  const int64_t begin = std::clamp<int64_t>(-first, 0, columns);
+  const int64_t end = std::clamp(s.axis[2].in - first, begin, columns);
+  to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], s.c, end - begin, out + begin * s.c);
+  std::fill_n(out, begin * s.c, T(0));
+  std::fill_n(out + end * s.c, (columns - end) * s.c, T(0));
+}
+
+// How the outputs are cut into blocks of rows and columns, and where the stage of a block holds what.
+template <class T>
+struct Stage {
+  const ConvShape& s;
+  Blocks row_blocks, column_blocks;
+  int64_t columns, row, rows, size;  // of the stage; elements of a row
+  std::vector<int32_t> cells;        // of a filter, (t, r, s, c)
+
+  explicit Stage(const ConvShape& shape)
+      : s(shape),
+        row_blocks(s.axis[1].out, 1),
+        column_blocks(s.axis[2].out, fitting(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
+        columns(span(s.axis[2], column_blocks.size)),
+        row(columns * s.c) {
+    const auto& [depth, height, width] = s.axis;
+    const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
+                                    ceil_div(kMinPixels, column_blocks.size));
+    row_blocks = Blocks(height.out, std::min(fitting(height, depth.filter * row), wanted));
+    rows = span(height, row_blocks.size);
+    if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
+    size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
+    for (int64_t tap = 0; tap < s.taps(); ++tap) {
+      const auto [t, r, f] = tap_at(s, tap);
+      const int64_t cell = (t * rows + r * height.dilation) * row + f * width.dilation * s.c;
+      for (int64_t c = 0; c < s.c; ++c) cells.push_back(static_cast<int32_t>(cell + c));
+    }
+  }
+
+  std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
+  int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
+
+ private:
+  // Outputs along an axis whose cells fit the cache, `step` elements each; at least a tile of columns' worth.
+  static int64_t fitting(const Axis& a, int64_t step) {
+    const int64_t cells = kStageBytes / (std::max<int64_t>(1, step) * static_cast<int64_t>(sizeof(T)));
+    return std::max<int64_t>(1, (cells - a.window()) / a.stride + 1);
+  }
+};
+
+// A block of the outputs of one image and depth.
+struct Block {
+  int64_t n, z;
+  Range rows, columns;
+
+  template <class T>
+  Block(const Stage<T>& stage, int64_t unit) {
+    const int64_t depth = stage.s.axis[0].out, plane = unit / stage.column_blocks.count / stage.row_blocks.count;
+    columns = stage.column_blocks[unit % stage.column_blocks.count];
+    rows = stage.row_blocks[unit / stage.column_blocks.count % stage.row_blocks.count];
+    z = plane % depth;
+    n = plane / depth;
+  }
+};
+
+template <class T>
+void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
+  const ConvShape& s = stage.s;
+  const auto& [depth, height, width] = s.axis;
+  const int64_t rows = span(height, block.rows.size()), columns = span(width, block.columns.size());
+  for (int64_t t = 0; t < depth.filter; ++t) {
+    const int64_t d = depth.input(block.z, t);
+    T* line = out + t * stage.rows * stage.row;
+    for (int64_t r = 0; r < rows; ++r, line += stage.row) {
+      const int64_t h = height.input(block.rows.begin, 0) + r;
+      if (depth.inside(d) && height.inside(h)) {
+        stage_row(s, x, x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], width.input(block.columns.begin, 0),
+                  columns, line);
+      } else {
+        std::fill_n(line, columns * s.c, T(0));
+      }
+    }
+  }
+}
+
+// The outputs of some neighbouring pixels, [pixels][nr], to y.
+template <class T>
+void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Tensor<T>& y) {
+  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  if (y.stride[4] == 1) {
+    for (int64_t k = 0; k < filters; k += lanes) {
+      winograd_kernels<T>().pixels_to_planes(to + k * y.stride[1], y.stride[1], tile + k, nr,
+                                             static_cast<int>(std::min(lanes, filters - k)), pixels);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < pixels; ++i) {
+    for (int64_t k = 0; k < filters; ++k) to[i * y.stride[4] + k * y.stride[1]] = tile[i * nr + k];
+  }
+}
+
+// The outputs of a block for the filters of one panel.
+template <class T>
+void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, const T* panel,
+                    const T* bias, bool relu, const Tensor<T>& y) {
+  const ConvShape& s = stage.s;
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const Axis &height = s.axis[1], &width = s.axis[2];
+  const auto cells = static_cast<int64_t>(stage.cells.size());
+  const bool in_place = y.stride[1] == 1 && k + gemm.nr <= s.k;
+  for (int64_t p = 0; p < block.rows.size(); ++p) {
+    T* row = y.at(block.n, k) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
+             block.columns.begin * y.stride[4];
+    for (int64_t q = 0; q < block.columns.size(); q += gemm.mr) {
+      const auto pixels = static_cast<int>(std::min<int64_t>(gemm.mr, block.columns.size() - q));
+      const T* patches = staged + p * height.stride * stage.row + q * width.stride * s.c;
+      alignas(kCacheLine) T tile[kMaxTile];
+      T* out = in_place ? row + q * y.stride[4] : tile;
+      gemm.tile_scattered(cells, patches, width.stride * s.c, stage.cells.data(), panel, out,
+                          in_place ? y.stride[4] : gemm.nr, pixels, {nullptr, bias, relu});
+      if (!in_place) write_tile(tile, pixels, std::min<int64_t>(gemm.nr, s.k - k), row + q * y.stride[4], y);
+    }
+  }
+}
+
+// One group.
+template <class T>
+void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
+               bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const Stage<T> stage(s);
+  const int nr = gemm_kernels<T>().nr;
+  const int64_t cells = s.c * s.taps(), panels = ceil_div(s.k, static_cast<int64_t>(nr));
+  const std::size_t panel_bytes = array_bytes(panels * nr, cells, sizeof(T));
+  const std::size_t bias_bytes = array_bytes(panels, nr, sizeof(T));
+  const Filters<T> filters(s, w, true);
+  const std::size_t shared = panel_bytes + bias_bytes;
+  const std::size_t own = std::max(stage.bytes(), filters.scratch_bytes(nr));
+  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
+  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
+  T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
+  const auto scratch = [&](int slot) { return shared + static_cast<std::size_t>(slot) * own; };
+  for (int64_t k = 0; k < panels * nr; ++k) biases[k] = bias.data != nullptr && k < s.k ? bias[k] : T(0);
+  parallel_for(panels, threads, [&](int64_t panel, int slot) {
+    filters.pack(packed + panel * nr * cells, nr, {panel * nr, std::min(s.k, (panel + 1) * nr)}, {0, cells},
+                 memory.at<std::byte>(scratch(slot)));
+  });
+  parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
+    const Block block(stage, unit);
+    T* staged = memory.at<T>(scratch(slot));
+    fill_stage(stage, block, x, staged);
+    for (int64_t k = 0; k < s.k; k += nr)
+      multiply_panel(stage, block, staged, k, packed + k * cells, biases + k, relu, y);
+  });
+}
+
+// [count][nr] of dy's pixels of a row, for some filters.
+template <class T>
+void copy_gradients(const T* row, const Tensor<const T>& dy, int64_t filters, int64_t count, T* copy) {
+  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  if (dy.stride[4] == 1) {
+    for (int64_t k = 0; k < filters; k += lanes) {
+      winograd_kernels<T>().planes_to_pixels(copy + k, nr, row + k * dy.stride[1], dy.stride[1],
+                                             static_cast<int>(std::min(lanes, filters - k)), count);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t k = 0; k < filters; ++k) copy[i * nr + k] = row[i * dy.stride[4] + k * dy.stride[1]];
+  }
+}
+
+// sums[tap][C][nr] += the products of a block's patches and gradients, for the filters of a panel.
+template <class T>
+void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, const Tensor<const T>& dy,
+                  T* copy, T* sums) {
+  const ConvShape& s = stage.s;
+  const auto& [depth, height, width] = s.axis;
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const int64_t mr = gemm.mr, nr = gemm.nr, filters = std::min(nr, s.k - k);
+  const bool in_place = filters == nr && dy.stride[1] == 1;
+  const bool joined = width.dilation == 1;  // the cells of a filter row are one run
+  const int64_t runs = joined ? 1 : width.filter, length = joined ? width.filter * s.c : s.c;
+  for (int64_t p = 0; p < block.rows.size(); ++p) {
+    const T* gradient = dy.at(block.n, k) + block.z * dy.stride[2] + (block.rows.begin + p) * dy.stride[3] +
+                        block.columns.begin * dy.stride[4];
+    if (!in_place) copy_gradients(gradient, dy, filters, block.columns.size(), copy);
+    T* sum = sums;
+    for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
+      const int64_t line = row / height.filter * stage.rows + p * height.stride + row % height.filter * height.dilation;
+      for (int64_t run = 0; run < runs; ++run) {
+        const T* cells = staged + line * stage.row + run * width.dilation * s.c;
+        for (int64_t cell = 0; cell < length; cell += mr) {
+          const auto some = static_cast<int>(std::min(mr, length - cell));
+          gemm.tile(block.columns.size(), cells + cell, width.stride * s.c, in_place ? gradient : copy,
+                    in_place ? dy.stride[4] : nr, sum, sum, nr, some, {});
+          sum += some * nr;
+        }
+      }
+    }
+  }
+}
+
+// dw[nr filters from k on] from sums[tap][C][nr].
+template <class T>
+void write_panel(const ConvShape& s, const T* sums, int64_t k, const Tensor<T>& dw) {
+  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes, filters = std::min(nr, s.k - k);
+  const bool joined = spatial_stride(dw, filter_extents(s)) == 1;
+  for (int64_t c = 0; c < s.c; ++c) {
+    const T* sum = sums + c * nr;
+    for (int64_t first = 0; joined && first < filters; first += lanes) {
+      winograd_kernels<T>().pixels_to_planes(dw.at(k + first, c), dw.stride[0], sum + first, s.c * nr,
+                                             static_cast<int>(std::min(lanes, filters - first)), s.taps());
+    }
+    for (int64_t i = 0; !joined && i < filters; ++i) {
+      for_each_cell(dw, k + i, c, filter_extents(s), {0, s.taps()},
+                    [&](T& gradient, int64_t tap) { gradient = sum[tap * s.c * nr + i]; });
+    }
+  }
+}
+
+// One group.
+template <class T>
+void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+            std::size_t workspace_limit) {
+  const Stage<T> stage(s);
+  const int64_t nr = gemm_kernels<T>().nr, panels = ceil_div(s.k, nr), cells = s.c * s.taps();
+  // Sums of their own for some parts of the outputs, where panels alone are too few to share out.
+  const Blocks parts(stage.units(), ceil_div(stage.units(), ceil_div(kMinTasks, panels)));
+  const std::size_t sum_bytes = array_bytes(cells, nr, sizeof(T));
+  const std::size_t shared = static_cast<std::size_t>(panels * parts.count) * sum_bytes;
+  const std::size_t own = stage.bytes() + array_bytes(stage.column_blocks.size, nr, sizeof(T));
+  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
+  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
+  const auto sums = [&](int64_t task) { return memory.at<T>(static_cast<std::size_t>(task) * sum_bytes); };
+  parallel_for(panels * parts.count, threads, [&](int64_t task, int slot) {
+    const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
+    T *staged = memory.at<T>(at), *copy = memory.at<T>(at + stage.bytes());
+    std::fill_n(sums(task), cells * nr, T(0));
+    std::fill_n(copy, stage.column_blocks.size * nr, T(0));
+    const Range units = parts[task % parts.count];
+    for (int64_t unit = units.begin; unit < units.end; ++unit) {
+      const Block block(stage, unit);
+      fill_stage(stage, block, x, staged);
+      reduce_panel(stage, block, staged, task / parts.count * nr, dy, copy, sums(task));
+    }
+  });
+  parallel_for(panels, threads, [&](int64_t panel, int) {
+    T* sum = sums(panel * parts.count);
+    for (int64_t part = 1; part < parts.count; ++part) {
+      const T* other = sums(panel * parts.count + part);
+      for (int64_t i = 0; i < cells * nr; ++i) sum[i] += other[i];
+    }
+    write_panel(s, sum, panel * nr, dw);
+  });
+}
+
+}  // namespace
+
+bool serves(const ConvShape& s) {
+  const auto& [depth, height, width] = s.axis;
+  double cells = static_cast<double>(depth.filter) * static_cast<double>(s.group_c());
+  cells *= static_cast<double>(height.window()) * static_cast<double>(width.window());
+  return cells <= kMaxWindow;
+}
+
+template <class T>
+void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
+           std::size_t workspace_limit) {
+  for_each_group(s, x, w, y, [&](const ConvShape& group, const auto& xg, const auto& wg, const auto& yg, int64_t k) {
+    correlate(group, xg, wg, channels_from(bias, k), relu, yg, workspace_limit);
+  });
+}
+
+template <class T>
+void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
+           std::size_t workspace_limit) {
+  for_each_adjoint_group(s, dy, w, bias, relu, dx,
+                         [&](const ConvShape& group, const auto& dyg, const auto& wg, const auto& bias_g,
+                             const auto& dxg) { correlate(group, dyg, wg, bias_g, relu, dxg, workspace_limit); });
+}
+
+template <class T>
+void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
+  for_each_group(s, x, dw, dy, [&](const ConvShape& group, const auto& xg, const auto& dwg, const auto& dyg, int64_t) {
+    reduce(group, dyg, xg, dwg, workspace_limit);
+  });
+}
+
+#define FASTCONV_INSTANTIATE(T)                                                                             \
+  template void fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
+                      std::size_t);                                                                         \
+  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
+                      std::size_t);                                                                         \
+  template void wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);
+FASTCONV_INSTANTIATE(float)
+FASTCONV_INSTANTIATE(double)
+#undef FASTCONV_INSTANTIATE
+
+}  // namespace fastconv::cpu::direct

@@ -14,6 +14,7 @@ PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
 EMULATED = ("nehalem", "aarch64")
 CUDA_TOOLS = ("pybind11>=3.1", "nvidia-cuda-cuobjdump==13.2.*", "nvidia-cuda-nvdisasm==13.2.*")
+CUDA_TESTS = ("backends", "tensor_cores", "gpu", "gpu_training")
 EMULATOR = ("emulator", "emulator-asan", "emulator-tsan")
 
 
@@ -78,7 +79,7 @@ def cuda(session: nox.Session) -> None:
     session.run("python", "tools/check_sass.py", str(module).strip())
     for preset in EMULATOR:
         session.run("cmake", "--workflow", "--preset", preset)
-    tests = [f"tests/test_{name}.py" for name in ("backends", "gpu", "gpu_training")]
+    tests = [f"tests/test_{name}.py" for name in CUDA_TESTS]
     for mode in ("forward late", "reverse late", "shuffled early"):
         modes = {"FASTCONV_EMULATOR": mode, "FASTCONV_TEST_BACKENDS": "emu"}
         session.run("python", "-m", "pytest", "-q", "-k", "not cpu", *tests, env=modes)

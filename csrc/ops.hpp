@@ -51,11 +51,15 @@ struct Matrix {
 enum class Pass { forward, input, weight };
 enum class Algorithm { automatic, im2col, implicit, winograd, direct };
 
+// What products of float32 may be rounded to; sums are float32's in either.
+enum class Precision { fp32, tf32 };
+
 const char* to_string(Algorithm algorithm);
 Algorithm parse_algorithm(const std::string& name);  // std::invalid_argument for any other
 
 struct ConvOptions {
   Algorithm algorithm = Algorithm::automatic;
+  Precision precision = Precision::fp32;
   std::size_t workspace_limit = std::numeric_limits<std::size_t>::max();  // bytes
 };
 
@@ -126,7 +130,8 @@ void batch_norm_grad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Te
 
 // c[m,n] = a[m,k] b[k,n] + bias[n], then max(c, 0) if relu.
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c);
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c,
+            Precision precision = Precision::fp32);
 // sums[n] = a[m,n] summed over m.
 template <class T>
 void column_sum(Matrix<const T> a, Vector<T> sums);

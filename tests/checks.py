@@ -58,7 +58,7 @@ class Problem:
     def run(
         self,
         which: Pass,
-        dtype: str,
+        dtype: npt.DTypeLike,
         layout: Layout = "NCHW",
         call: Callable[..., Any] = lambda function, *args, **keywords: function(*args, **keywords),
         **keywords: Any,
@@ -100,7 +100,7 @@ def integer_problem(case: ConvCase) -> Problem:
 
 
 @cache
-def random_problem(case: ConvCase, dtype: str) -> Problem:
+def random_problem(case: ConvCase, dtype: npt.DTypeLike) -> Problem:
     """Operands from the normal distribution, rounded to `dtype` before the oracle sees them."""
     rng = np.random.default_rng(12)
     shapes = (case.x, case.w, case.w[:1], case.y)

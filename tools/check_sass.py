@@ -15,8 +15,15 @@ from collections import defaultdict
 from pathlib import Path
 
 LOCAL_MEMORY = {"LDL", "STL"}  # spilled registers, or arrays that are indexed at run time
-ASYNC_COPY = "LDGSTS"  # cp.async: on every target but the oldest
-WITHOUT_ASYNC_COPY = {"sm_75"}
+# What kernels must have on every target but the oldest: asynchronous copies (cp.async; cells of 16
+# bits are too small for them), and tensor cores.
+OLDEST = "sm_75"
+REQUIRED = {
+    r"^product_kernel": {"LDGSTS"},
+    r"^tensor_product_kernel<(float, .*Cells|.*Chunks)": {"LDGSTS", "HMMA"},
+    r"^tensor_product_kernel<.*Chunks<(Float16|BFloat16|float), true>": {"LDSM"},
+    r"^tensor_product_kernel<": {"HMMA"},
+}
 
 
 def cuobjdump(option: str, module: Path) -> list[str]:
@@ -71,9 +78,11 @@ def faults(used: dict[tuple[str, str], set[str]]) -> list[str]:
     for (target, kernel), names in sorted(used.items()):
         if local := names & LOCAL_MEMORY:
             found.append(f"{readable(kernel)} for {target} uses local memory ({', '.join(local)})")
-        product = "product_kernel" in kernel
-        if product and target not in WITHOUT_ASYNC_COPY and ASYNC_COPY not in names:
-            found.append(f"{readable(kernel)} for {target} has no asynchronous copies")
+        for pattern, required in REQUIRED.items():
+            if target == OLDEST or not re.search(pattern, readable(kernel)):
+                continue
+            if missing := required - names:
+                found.append(f"{readable(kernel)} for {target} lacks {', '.join(missing)}")
     return found
 
 

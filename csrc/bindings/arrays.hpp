@@ -11,6 +11,14 @@
 #include <vector>
 
 #include "../ops.hpp"
+#ifdef FASTCONV_GPU
+#include "../cuda/half.hpp"
+#endif
+
+namespace fastconv {
+struct Float16;  // of the GPU's backend
+struct BFloat16;
+}  // namespace fastconv
 
 namespace fastconv::bindings {
 
@@ -35,6 +43,8 @@ template <class T>
 constexpr const char* type_name() {
   if constexpr (std::is_same_v<T, float>) return "float32";
   if constexpr (std::is_same_v<T, double>) return "float64";
+  if constexpr (std::is_same_v<T, Float16>) return "float16";
+  if constexpr (std::is_same_v<T, BFloat16>) return "bfloat16";
   if constexpr (std::is_same_v<T, int8_t>) return "int8";
   if constexpr (std::is_same_v<T, uint8_t>) return "uint8";
   if constexpr (std::is_same_v<T, int32_t>) return "int32";
@@ -43,7 +53,8 @@ constexpr const char* type_name() {
 
 template <class T>
 bool has_type(const py::array& a) {
-  const char kind = std::is_floating_point_v<T> ? 'f' : std::is_signed_v<T> ? 'i' : 'u';
+  if constexpr (std::is_same_v<T, BFloat16>) return dtype_name(a) == "bfloat16";  // ml_dtypes', to NumPy a void
+  const char kind = !std::is_integral_v<T> ? 'f' : std::is_signed_v<T> ? 'i' : 'u';
   return a.dtype().kind() == kind && a.itemsize() == static_cast<py::ssize_t>(sizeof(T));
 }
 
@@ -54,30 +65,49 @@ inline void check_byte_order(const py::array& a, const std::string& name) {
                        ".astype(" + name + ".dtype.newbyteorder(\"=\"))");
 }
 
-// Calls f(T{}) for the array's element type.
-template <class F>
-void visit_float(const py::array& a, const std::string& name, F f) {
-  check_byte_order(a, name);
-  if (has_type<float>(a)) return f(float{});
-  if (has_type<double>(a)) return f(double{});
-  throw py::type_error(name + " has dtype " + dtype_name(a) + ", expected float32 or float64: convert it with " + name +
-                       ".astype(\"float32\")");
+// "float32, float64 or int8".
+template <class First, class... Others>
+std::string type_names() {
+  std::string names = type_name<First>();
+  std::size_t left = sizeof...(Others);
+  ((names += std::string(--left == 0 ? " or " : ", ") + type_name<Others>()), ...);
+  return names;
 }
 
+// Calls f(T{}) for the array's element type, one of these.
+template <class... Types, class F>
+void visit_types(const py::array& a, const std::string& name, F f) {
+  check_byte_order(a, name);
+  if (((has_type<Types>(a) && (f(Types{}), true)) || ...)) return;
+  throw py::type_error(name + " has dtype " + dtype_name(a) + ", expected " + type_names<Types...>() +
+                       ": convert it with " + name + ".astype(\"float32\")");
+}
+
+template <class F>
+void visit_wide_float(const py::array& a, const std::string& name, F f) {
+  visit_types<float, double>(a, name, f);
+}
+
+#ifdef FASTCONV_GPU
+template <class F>
+void visit_float(const py::array& a, const std::string& name, F f) {
+  visit_types<float, double, Float16, BFloat16>(a, name, f);
+}
 // The same for what a maximum can be taken of.
 template <class F>
 void visit_number(const py::array& a, const std::string& name, F f) {
-  check_byte_order(a, name);
-  if (has_type<float>(a)) return f(float{});
-  if (has_type<double>(a)) return f(double{});
-  if (has_type<int8_t>(a)) return f(int8_t{});
-  if (has_type<uint8_t>(a)) return f(uint8_t{});
-  if (has_type<int32_t>(a)) return f(int32_t{});
-  if (has_type<int64_t>(a)) return f(int64_t{});
-  throw py::type_error(name + " has dtype " + dtype_name(a) +
-                       ", expected float32, float64, int8, uint8, int32 or int64: convert it with " + name +
-                       ".astype(\"float32\")");
+  visit_types<float, double, Float16, BFloat16, int8_t, uint8_t, int32_t, int64_t>(a, name, f);
 }
+#else
+template <class F>
+void visit_float(const py::array& a, const std::string& name, F f) {
+  visit_wide_float(a, name, f);
+}
+template <class F>
+void visit_number(const py::array& a, const std::string& name, F f) {
+  visit_types<float, double, int8_t, uint8_t, int32_t, int64_t>(a, name, f);
+}
+#endif
 
 template <class T>
 void check_type(const py::array& a, const std::string& name, const std::string& like) {
@@ -103,10 +133,7 @@ inline bool element_strides(const py::array& a) {
 
 // An input that kernels can address by element strides: the array itself, or a copy of one that is unaligned or whose
 // strides are no multiple of the item size.
-template <class T>
-py::array addressable(const py::array& a) {
-  return element_strides(a) ? a : py::array(py::array_t<T, py::array::c_style | py::array::forcecast>(a));
-}
+inline py::array addressable(const py::array& a) { return element_strides(a) ? a : py::array(a.attr("copy")("C")); }
 
 // Whether two indices can lead to one element. Sorted by stride, axes usually span each other; if not, count.
 inline bool overlaps_itself(const py::array& a) {

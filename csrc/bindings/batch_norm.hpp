@@ -19,12 +19,12 @@ T* writable_per_channel(const py::array& a, const char* name, int64_t channels) 
 }
 
 inline void batch_moments(const py::array& x, const py::array& mean, const py::array& variance, bool channels_last) {
-  visit_float(x, "x", [&](auto zero) {
+  visit_wide_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     const auto shape = tensor_shape(x, channels_last);
     T* means = writable_per_channel<T>(mean, "mean", shape[1]);
     T* variances = writable_per_channel<T>(variance, "variance", shape[1]);
-    const py::array x_view = addressable<T>(x);
+    const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, channels_last);
     const ReleasedGil release;
     backend::batch_moments<T>(shape, xt, means, variances);
@@ -33,7 +33,7 @@ inline void batch_moments(const py::array& x, const py::array& mean, const py::a
 
 inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py::array& scale, const py::array& bias,
                              py::array& y, bool relu, bool channels_last) {
-  visit_float(x, "x", [&](auto zero) {
+  visit_wide_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     const auto shape = tensor_shape(x, channels_last);
     const T *means = per_channel<T>(mean, "mean", shape[1]), *scales = per_channel<T>(scale, "scale", shape[1]),
@@ -41,7 +41,7 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
     check_type<T>(y, "out", "x");
     check_shape(y, "out", dims_of(x), "the shape of x");
     check_writable(y, "out");
-    const py::array x_view = addressable<T>(x);
+    const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, channels_last);
     const auto yt = writable<T>(y, channels_last);
     const ReleasedGil release;
@@ -52,7 +52,7 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
 inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::array& mean, const py::array& rstd,
                             const py::array& weight, py::array& dx, const py::array& dweight, const py::array& dbias,
                             bool channels_last) {
-  visit_float(dy, "dy", [&](auto zero) {
+  visit_wide_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     const auto shape = tensor_shape(x, channels_last);
     check_type<T>(x, "x", "dy");
@@ -64,7 +64,7 @@ inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::a
     check_writable(dx, "out");
     T* weight_grad = writable_per_channel<T>(dweight, "dweight", shape[1]);
     T* bias_grad = writable_per_channel<T>(dbias, "dbias", shape[1]);
-    const py::array dy_view = addressable<T>(dy), x_view = addressable<T>(x);
+    const py::array dy_view = addressable(dy), x_view = addressable(x);
     const auto dyt = readable<T>(dy_view, channels_last), xt = readable<T>(x_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
     const ReleasedGil release;

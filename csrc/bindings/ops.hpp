@@ -25,10 +25,34 @@ class ReleasedGil {
 
 inline std::string type_of(const py::handle& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
 
-inline ConvOptions conv_options(const py::object& algorithm, const py::object& workspace_limit) {
+inline std::string string_of(const py::object& value, const char* name) {
+  if (!py::isinstance<py::str>(value))
+    throw py::type_error(std::string(name) + " must be a str, got " + type_of(value));
+  return value.cast<std::string>();
+}
+
+inline Precision parse_precision(const py::object& precision) {
+  const std::string name = string_of(precision, "precision");
+  if (name == "fp32") return Precision::fp32;
+  if (name != "tf32") throw py::value_error("precision must be \"fp32\" or, on a GPU, \"tf32\", got \"" + name + "\"");
+#ifndef FASTCONV_GPU
+  throw py::value_error("precision \"tf32\" is for arrays on a GPU: use \"fp32\"");
+#endif
+  return Precision::tf32;
+}
+
+template <class T>
+void check_precision(Precision precision, const char* name) {
+  if (precision == Precision::fp32 || std::is_same_v<T, float>) return;
+  throw py::value_error(std::string("precision \"tf32\" is for float32 arrays, and ") + name + " has dtype " +
+                        type_name<T>() + ": use \"fp32\"");
+}
+
+inline ConvOptions conv_options(const py::object& algorithm, const py::object& precision,
+                                const py::object& workspace_limit) {
   ConvOptions options;
-  if (!py::isinstance<py::str>(algorithm)) throw py::type_error("algorithm must be a str, got " + type_of(algorithm));
-  options.algorithm = parse_algorithm(algorithm.cast<std::string>());
+  options.algorithm = parse_algorithm(string_of(algorithm, "algorithm"));
+  options.precision = parse_precision(precision);
   if (workspace_limit.is_none()) return options;
   if (PyIndex_Check(workspace_limit.ptr()) == 0 || PyBool_Check(workspace_limit.ptr()) != 0) {
     throw py::type_error("workspace_limit must be an int of bytes or None, got " + type_of(workspace_limit));
@@ -63,20 +87,22 @@ constexpr const char* kOfGeometry = "the geometry's";
 
 // Checks the operands a and b, the bias of `channels` and the result, then calls run(a, b, bias, out) without the GIL.
 template <class Run>
-void with_operands(const Argument& a, const Argument& b, const std::optional<py::array>& bias, int64_t channels,
-                   py::array& out, const Dims& out_shape, const char* out_why, bool channels_last, Run run) {
+void with_operands(Precision precision, const Argument& a, const Argument& b, const std::optional<py::array>& bias,
+                   int64_t channels, py::array& out, const Dims& out_shape, const char* out_why, bool channels_last,
+                   Run run) {
   visit_float(a.array, a.name, [&](auto zero) {
     using T = decltype(zero);
+    check_precision<T>(precision, a.name);
     check_type<T>(b.array, b.name, a.name);
     check_shape(a.array, a.name, a.shape, a.why);
     check_shape(b.array, b.name, b.shape, b.why);
     if (bias) check_type<T>(*bias, "bias", a.name);
-    const std::optional<py::array> bias_view = bias ? std::optional(addressable<T>(*bias)) : bias;
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
     const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
     check_type<T>(out, "out", a.name);
     check_shape(out, "out", out_shape, out_why);
     check_writable(out, "out");
-    const py::array a_view = addressable<T>(a.array), b_view = addressable<T>(b.array);
+    const py::array a_view = addressable(a.array), b_view = addressable(b.array);
     const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
     const auto result = writable<T>(out, channels_last);
     const ReleasedGil release;
@@ -86,25 +112,25 @@ void with_operands(const Argument& a, const Argument& b, const std::optional<py:
 
 inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
                        const std::optional<py::array>& bias, py::array& y, bool relu, const py::object& algorithm,
-                       const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias, g.shape.k, y, g.y,
-                "the output's", g.channels_last,
+                       const py::object& precision, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
+                g.shape.k, y, g.y, "the output's", g.channels_last,
                 [&](auto xt, auto wt, auto b, auto yt) { backend::conv_fprop(g.shape, xt, wt, b, relu, yt, options); });
 }
 
 inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
-                       const py::object& algorithm, const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+                       const py::object& algorithm, const py::object& precision, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
                 {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.x, "input_shape", g.channels_last,
                 [&](auto dyt, auto wt, auto, auto dxt) { backend::conv_dgrad(g.shape, dyt, wt, dxt, options); });
 }
 
 inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
-                       const py::object& algorithm, const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+                       const py::object& algorithm, const py::object& precision, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
                 {x, "x", g.x, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
                 [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, dyt, xt, dwt, options); });
 }
@@ -114,28 +140,31 @@ constexpr const char* kOfTranspose = "the shape of conv_transpose's output for t
 
 inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
                                  const std::optional<py::array>& bias, py::array& y, bool relu,
-                                 const py::object& algorithm, const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias, g.shape.c, y, g.x,
-                "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
+                                 const py::object& algorithm, const py::object& precision,
+                                 const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
+                g.shape.c, y, g.x, "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
                   backend::conv_transpose_fprop(g.shape, xt, wt, b, relu, yt, options);
                 });
 }
 
 inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
-                                 const py::object& algorithm, const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.y,
-                "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
+                                 const py::object& algorithm, const py::object& precision,
+                                 const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false},
+                {}, 0, dx, g.y, "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
                   backend::conv_fprop(g.shape, dyt, wt, none, false, dxt, options);
                 });
 }
 
 inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
-                                 const py::object& algorithm, const py::object& workspace_limit) {
-  const ConvOptions options = conv_options(algorithm, workspace_limit);
-  with_operands({dy, "dy", g.x, kOfTranspose, g.channels_last}, {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw,
-                g.w, "weight_shape", false,
+                                 const py::object& algorithm, const py::object& precision,
+                                 const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last},
+                {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
                 [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, xt, dyt, dwt, options); });
 }
 
@@ -149,7 +178,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
     check_type<T>(db, "out", "dy");
     check_shape(db, "out", {channels}, "one per channel of dy");
     check_writable(db, "out");
-    const py::array dy_view = addressable<T>(dy);
+    const py::array dy_view = addressable(dy);
     const auto dyt = readable<T>(dy_view, channels_last);
     const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);
     const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
@@ -173,7 +202,7 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
       check_writable(*indices, "indices");
       it = writable<int64_t>(*indices, g.channels_last);
     }
-    const py::array x_view = addressable<T>(x);
+    const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const ReleasedGil release;
@@ -202,7 +231,7 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
       shape.axis[5 - rank + i].in = x[first + i];
       shape.axis[5 - rank + i].out = y[first + i];
     }
-    const py::array dy_view = addressable<T>(dy), indices_view = addressable<int64_t>(indices);
+    const py::array dy_view = addressable(dy), indices_view = addressable(indices);
     const auto dyt = readable<T>(dy_view, channels_last);
     const auto it = readable<int64_t>(indices_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
@@ -219,7 +248,7 @@ inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
     check_type<T>(y, "out", "x");
     check_shape(y, "out", g.y, "the output's");
     check_writable(y, "out");
-    const py::array x_view = addressable<T>(x);
+    const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const ReleasedGil release;
@@ -235,7 +264,7 @@ inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array
     check_type<T>(dx, "out", "dy");
     check_shape(dx, "out", g.x, "input_shape");
     check_writable(dx, "out");
-    const py::array dy_view = addressable<T>(dy);
+    const py::array dy_view = addressable(dy);
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
     const ReleasedGil release;
@@ -250,9 +279,11 @@ inline void check_rank(const py::array& a, const char* name, py::ssize_t rank) {
 }
 
 inline void matmul(const py::array& a, const py::array& b, const std::optional<py::array>& bias, py::array& c,
-                   bool relu) {
+                   bool relu, const py::object& precision) {
+  const Precision products = parse_precision(precision);
   visit_float(a, "a", [&](auto zero) {
     using T = decltype(zero);
+    check_precision<T>(products, "a");
     check_rank(a, "a", 2);
     check_rank(b, "b", 2);
     check_type<T>(b, "b", "a");
@@ -261,17 +292,17 @@ inline void matmul(const py::array& a, const py::array& b, const std::optional<p
                             ": the columns of a must be as many as the rows of b");
     }
     if (bias) check_type<T>(*bias, "bias", "a");
-    const std::optional<py::array> bias_view = bias ? std::optional(addressable<T>(*bias)) : bias;
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
     const auto vector = optional_vector<T>(bias_view, "bias", b.shape(1), "one per column of b", "a");
     check_type<T>(c, "out", "a");
     check_shape(c, "out", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
     check_writable(c, "out");
-    const py::array a_view = addressable<T>(a), b_view = addressable<T>(b);
+    const py::array a_view = addressable(a), b_view = addressable(b);
     const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
                        c.strides(1) / c.itemsize()};
     const ReleasedGil release;
-    backend::matmul<T>(am, bm, vector, relu, cm);
+    backend::matmul<T>(am, bm, vector, relu, cm, products);
   });
 }
 
@@ -282,7 +313,7 @@ inline void column_sum(const py::array& a, py::array& sums) {
     check_type<T>(sums, "out", "a");
     check_shape(sums, "out", {a.shape(1)}, "one per column of a");
     check_writable(sums, "out");
-    const py::array a_view = addressable<T>(a);
+    const py::array a_view = addressable(a);
     const auto am = readable_matrix<T>(a_view);
     const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
     const ReleasedGil release;

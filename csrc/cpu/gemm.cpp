@@ -322,7 +322,7 @@ void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
 }
 
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c) {
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c, Precision) {
   if (c.rows == 0 || c.cols == 0) return;
   // The micro-kernel writes rows: a result that lies by columns is the transposed product.
   const bool swap = std::abs(c.row_stride) < std::abs(c.col_stride);
@@ -354,7 +354,7 @@ template ProductCut cut_product(const Product<float>&);
 template ProductCut cut_product(const Product<double>&);
 template void multiply(const Product<float>&, int, std::size_t);
 template void multiply(const Product<double>&, int, std::size_t);
-template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>);
-template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, bool, Matrix<double>);
+template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>, Precision);
+template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, bool, Matrix<double>, Precision);
 
 }  // namespace fastconv::cpu

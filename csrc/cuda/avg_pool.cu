@@ -19,12 +19,12 @@ struct AvgPool {
 
 // What the sum of the window at an output is divided by.
 template <class T>
-__device__ __forceinline__ T divisor_of(const AvgPool<T>& p, int64_t z, int64_t row, int64_t q) {
-  if (p.divisor.fixed != 0) return static_cast<T>(p.divisor.fixed);
+__device__ __forceinline__ Sum<T> divisor_of(const AvgPool<T>& p, int64_t z, int64_t row, int64_t q) {
+  if (p.divisor.fixed != 0) return static_cast<Sum<T>>(p.divisor.fixed);
   const bool padded = p.divisor.count_padding;
   const int64_t size = p.shape.axis[0].window_size(z, padded) * p.shape.axis[1].window_size(row, padded) *
                        p.shape.axis[2].window_size(q, padded);
-  return static_cast<T>(size > 0 ? size : 1);
+  return static_cast<Sum<T>>(size > 0 ? size : 1);
 }
 
 // Calls visit(d, h, w) for all of a box.
@@ -38,8 +38,9 @@ __device__ __forceinline__ void for_each_of(const Range (&box)[3], Visit visit) 
 }
 
 template <class T>
-__device__ __forceinline__ T value_at(const Tensor<const T>& t, const Cell& cell, int64_t d, int64_t h, int64_t w) {
-  return t.at(cell.n, cell.c)[d * t.stride[2] + h * t.stride[3] + w * t.stride[4]];
+__device__ __forceinline__ Sum<T> value_at(const Tensor<const T>& t, const Cell& cell, int64_t d, int64_t h,
+                                           int64_t w) {
+  return Sum<T>(t.at(cell.n, cell.c)[d * t.stride[2] + h * t.stride[3] + w * t.stride[4]]);
 }
 
 template <class T>
@@ -49,9 +50,9 @@ __global__ void __launch_bounds__(kThreads, 1) avg_pool_kernel(const __grid_cons
     const Cell y = Cell::of(i, p.channels, p.extent, p.to.stride[1] == 1);
     const Range window[3] = {p.shape.axis[0].cells(y.at[0]), p.shape.axis[1].cells(y.at[1]),
                              p.shape.axis[2].cells(y.at[2])};
-    T sum = 0;
+    Sum<T> sum = 0;
     for_each_of(window, [&](int64_t d, int64_t h, int64_t w) { sum += value_at(p.from, y, d, h, w); });
-    *y.in(p.to) = sum / divisor_of(p, y.at[0], y.at[1], y.at[2]);
+    *y.in(p.to) = T(sum / divisor_of(p, y.at[0], y.at[1], y.at[2]));
   }
 }
 
@@ -62,11 +63,11 @@ __global__ void __launch_bounds__(kThreads, 1) avg_pool_grad_kernel(const __grid
     const Cell x = Cell::of(i, p.channels, p.extent, p.to.stride[1] == 1);
     const Range windows[3] = {p.shape.axis[0].windows_over(x.at[0]), p.shape.axis[1].windows_over(x.at[1]),
                               p.shape.axis[2].windows_over(x.at[2])};
-    T sum = 0;
+    Sum<T> sum = 0;
     for_each_of(windows, [&](int64_t z, int64_t row, int64_t q) {
       sum += value_at(p.from, x, z, row, q) / divisor_of(p, z, row, q);
     });
-    *x.in(p.to) = sum;
+    *x.in(p.to) = T(sum);
   }
 }
 
@@ -99,6 +100,8 @@ void avg_pool_dgrad(const PoolShape& s, Divisor divisor, Tensor<const T> dy, Ten
 #define FASTCONV_INSTANTIATE(T)                                                        \
   template void avg_pool_fprop(const PoolShape&, Divisor, Tensor<const T>, Tensor<T>); \
   template void avg_pool_dgrad(const PoolShape&, Divisor, Tensor<const T>, Tensor<T>);
+FASTCONV_INSTANTIATE(Float16)
+FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE

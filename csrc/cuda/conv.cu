@@ -12,11 +12,34 @@
 #include <utility>
 
 #include "../adjoint.hpp"
+#include "chunks.cuh"
 #include "direct.cuh"
 #include "gemm.cuh"
 
 namespace fastconv::cuda {
 namespace {
+
+constexpr int kPackThreads = 256;
+
+template <class T>
+struct PackFilters {
+  Filters<T> from;
+  T* to;  // [groups][outputs][d][h][w][channels]
+  int channels, taps[3];
+  int64_t group_outputs, cells;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kPackThreads, 1) pack_filters_kernel(const __grid_constant__ PackFilters<T> p) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kPackThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x; i < p.cells; i += step) {
+    const Cell cell = Cell::of(i, p.channels, p.taps, true);  // cell.n is the filter
+    const int64_t group = cell.n / p.group_outputs, output = cell.n % p.group_outputs;
+    p.to[i] = p.from.data[group * p.from.group_stride + output * p.from.output_stride + cell.c * p.from.input_stride +
+                          cell.at[0] * p.from.tap_stride[kD] + cell.at[1] * p.from.tap_stride[kH] +
+                          cell.at[2] * p.from.tap_stride[kW]];
+  }
+}
 
 Radix one_digit(int64_t extent, int64_t stride) {
   Radix radix;
@@ -67,24 +90,41 @@ void patches_of(const ConvShape& s, const Tensor<const T>& x, bool channels_dens
   operand.group_stride = s.group_c() * x.stride[1];
 }
 
+// Filters as a copy in the workspace, with the channels that are summed over innermost; as they are, where it is too
+// small for that.
 template <class T>
-void exchange_operands(Product<T>& p) {
-  std::swap(p.a, p.b);
-  std::swap(p.rows, p.columns);
-  std::swap(p.c.rows, p.c.columns);
-  p.bias_by_row = !p.bias_by_row;
+Filters<T> with_channels_innermost(const Filters<T>& w, const ConvShape& s, std::size_t& workspace_limit) {
+  const int64_t channels = s.group_c(), cells = s.k * channels * s.taps();
+  const std::size_t bytes = static_cast<std::size_t>(cells) * sizeof(T);
+  if (bytes > workspace_limit) return w;
+  workspace_limit -= bytes;
+  PackFilters<T> p{};
+  p.from = w;
+  p.to = allocate<T>(cells);
+  for (std::size_t axis = 0; axis < 3; ++axis) p.taps[axis] = narrow(s.axis[axis].filter);
+  p.channels = narrow(channels);
+  p.group_outputs = s.group_k();
+  p.cells = cells;
+  launch(pack_filters_kernel<T>, grid_for(ceil_div(cells, kPackThreads)), kPackThreads, 0, p);
+  const int64_t row = channels * p.taps[2], plane = row * p.taps[1];
+  return {p.to, s.group_k() * plane * p.taps[0], plane * p.taps[0], 1, {channels, row, plane}};
 }
 
 template <class T>
 void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w, const Vector<const T>& bias,
                     bool relu, const Tensor<T>& y, const ConvOptions& options) {
   const bool channels_dense = x.stride[1] == 1;
+  std::size_t workspace_limit = options.workspace_limit;
   Product<T> p;
-  p.a.data = w.data;
-  p.a.group_stride = w.group_stride;
-  p.a.rows = one_digit(s.group_k(), w.output_stride);
-  p.a.terms = four_digits(filters(s), w.tap_stride, s.group_c(), w.input_stride, channels_dense);
-  p.a.along_terms = w.output_stride != 1;
+  const auto set_filters = [&](const Filters<T>& filters_of_pass) {
+    p.a.data = filters_of_pass.data;
+    p.a.group_stride = filters_of_pass.group_stride;
+    p.a.rows = one_digit(s.group_k(), filters_of_pass.output_stride);
+    p.a.terms =
+        four_digits(filters(s), filters_of_pass.tap_stride, s.group_c(), filters_of_pass.input_stride, channels_dense);
+    p.a.along_terms = filters_of_pass.output_stride != 1;
+  };
+  set_filters(w);
   patches_of(s, x, channels_dense, p.b.rows, p.b.terms, p.b);
   p.b.along_terms = channels_dense;
   p.c.data = y.data;
@@ -97,8 +137,13 @@ void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<
   p.columns = s.n * s.pixels();
   p.terms = s.group_c() * s.taps();
   p.groups = s.groups;
+  // Patches that tensor cores can read by whole chunks are worth filters that they can read so too.
+  if (on_tensor_cores<T>(options.precision) && by_chunks(p.b, true) && !by_chunks(p.a, true) &&
+      !by_chunks(p.a, false)) {
+    set_filters(with_channels_innermost(w, s, workspace_limit));
+  }
   if (y.stride[1] == 1) exchange_operands(p);
-  multiply(p, options.workspace_limit);
+  multiply(p, options.precision, workspace_limit);
 }
 
 template <class T>
@@ -122,7 +167,7 @@ void implicit_wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<
   p.columns = s.group_c() * s.taps();
   p.terms = s.n * s.pixels();
   p.groups = s.groups;
-  multiply(p, options.workspace_limit);
+  multiply(p, options.precision, options.workspace_limit);
 }
 
 // The groups' matrices have a row or a sum of one channel: tiles of a product would be nearly empty.
@@ -194,7 +239,7 @@ void conv_wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tenso
 }
 
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c) {
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c, Precision precision) {
   Product<T> p;
   p.a.data = a.data;
   p.a.rows = one_digit(a.rows, a.row_stride);
@@ -213,7 +258,7 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool rel
   p.rows = c.rows;
   p.columns = c.cols;
   p.terms = a.cols;
-  multiply(p, std::numeric_limits<std::size_t>::max());
+  multiply(p, precision, std::numeric_limits<std::size_t>::max());
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                                  \
@@ -223,7 +268,9 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool rel
                                      Tensor<T>, const ConvOptions&);                                             \
   template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
   template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
-  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, bool, Matrix<T>);
+  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, bool, Matrix<T>, Precision);
+FASTCONV_INSTANTIATE(Float16)
+FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE

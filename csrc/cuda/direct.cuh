@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kDirectThreads, 1) direct_conv_kernel(const __
     const T* const filter = p.w.data + group * p.w.group_stride + y.c % p.group_outputs * p.w.output_stride;
     const T* const image = p.x.at(y.n, static_cast<int64_t>(group) * p.group_inputs);
     const int last_t = depth.end_tap(y.at[0]), last_r = height.end_tap(y.at[1]), last_s = width.end_tap(y.at[2]);
-    T sum = p.bias.data == nullptr ? T(0) : p.bias[y.c];
+    Sum<T> sum = p.bias.data == nullptr ? Sum<T>(0) : Sum<T>(p.bias[y.c]);
     for (int c = 0; c < p.group_inputs; ++c) {
       for (int t = depth.first_tap(y.at[0]); t < last_t; ++t) {
         for (int r = height.first_tap(y.at[1]); r < last_r; ++r) {
@@ -42,12 +42,12 @@ __global__ void __launch_bounds__(kDirectThreads, 1) direct_conv_kernel(const __
                                height.input(y.at[1], r) * p.x.stride[3];
           const T* const taps = filter + c * p.w.input_stride + t * p.w.tap_stride[kD] + r * p.w.tap_stride[kH];
           for (int s = width.first_tap(y.at[2]); s < last_s; ++s) {
-            sum += row[width.input(y.at[2], s) * p.x.stride[4]] * taps[s * p.w.tap_stride[kW]];
+            sum += Sum<T>(row[width.input(y.at[2], s) * p.x.stride[4]]) * Sum<T>(taps[s * p.w.tap_stride[kW]]);
           }
         }
       }
     }
-    *y.in(p.y) = p.relu && sum < T(0) ? T(0) : sum;
+    *y.in(p.y) = p.relu && sum < Sum<T>(0) ? T(0) : T(sum);
   }
 }
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kDirectThreads, 1)
   for (int64_t i = warp; i < p.cells; i += warps) {
     const Cell w = Cell::of(i, p.group_inputs, p.taps, false);  // w.n is the filter
     const int filter = static_cast<int>(w.n), channel = filter / p.group_outputs * p.group_inputs + w.c;
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int64_t pixel = lane; pixel < p.pixels; pixel += kWarpSize) {
       Cell y = Cell::of(pixel, 1, p.extent, false);
       y.c = filter;
@@ -109,11 +109,11 @@ __global__ void __launch_bounds__(kDirectThreads, 1)
                    {p.window[0].input(y.at[0], w.at[0]), p.window[1].input(y.at[1], w.at[1]),
                     p.window[2].input(y.at[2], w.at[2])}};
       if (p.window[0].inside(x.at[0]) && p.window[1].inside(x.at[1]) && p.window[2].inside(x.at[2])) {
-        sum += *y.in(p.dy) * *x.in(p.x);
+        sum += Sum<T>(*y.in(p.dy)) * Sum<T>(*x.in(p.x));
       }
     }
     sum = warp_sum(sum);
-    if (lane == 0) *w.in(p.dw) = sum;
+    if (lane == 0) *w.in(p.dw) = T(sum);
   }
 }
 

@@ -55,6 +55,14 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, st
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
+// Whether the current device has instructions that came with a compute capability, 8 for 8.0.
+inline bool device_has(int capability) {
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device));
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major >= capability;
+}
+
 // Waits for the stream.
 template <class T>
 T read_back(const T* from) {
@@ -118,6 +126,8 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, st
   };
   if (!emulator::run(blocks, threads, shared_bytes, body, &call)) throw std::runtime_error("CUDA: invalid launch");
 }
+
+inline bool device_has(int) { return true; }
 
 template <class T>
 T read_back(const T* from) {

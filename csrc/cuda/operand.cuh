@@ -8,6 +8,7 @@
 #pragma once
 
 #include "../ops.hpp"
+#include "half.hpp"
 #include "launch.hpp"
 
 namespace fastconv::cuda {
@@ -138,64 +139,78 @@ __device__ __forceinline__ bool inside(int coordinate, int extent) {
   return static_cast<unsigned>(coordinate) < static_cast<unsigned>(extent);
 }
 
-// Cells after each row of a tile, so that the threads of a warp write to different banks.
+// Row of an operand: its cells, as seen from the place of a term.
 template <class T>
-inline constexpr int kTilePadding = 16 / static_cast<int>(sizeof(T));
+struct OperandRow {
+  const T* data;
+  int w, h, d;
 
-// The part of an operand that one thread brings into a tile [kDepth terms][kRows rows] of shared memory: one term of
-// each slab of kDepth terms, for every kStep-th row. Which threads are neighbours along rows and which along terms
+  // A row beyond the last reads nothing: no coordinate brings it back into the image.
+  __device__ __forceinline__ static OperandRow of(const Operand<T>& operand, int64_t group, int64_t row,
+                                                  int64_t count) {
+    const Place place = Digits::of(operand.rows, row < count ? row : 0).place(operand.rows);
+    return {operand.data + group * operand.group_stride + place.offset, row < count ? place.w : kOutside, place.h,
+            place.d};
+  }
+  __device__ __forceinline__ bool has(const Place& term, const Operand<T>& operand) const {
+    return inside(w + term.w, operand.image[kW]) && inside(h + term.h, operand.image[kH]) &&
+           inside(d + term.d, operand.image[kD]);
+  }
+
+ private:
+  static constexpr int kOutside = -(1 << 30);
+};
+
+// The part of an operand that one thread brings into slabs of kRows rows and kDepth terms in shared memory, cell by
+// cell: one term of each slab, for every kStep-th row. Which threads are neighbours along rows and which along terms
 // follows the memory, so that a warp reads consecutive cells either way.
 template <class T, int kRows, int kDepth, int kThreads>
-class TileReader {
+class CellReader {
  public:
+  static constexpr int kTermStep = kDepth;  // from one turn to the next
   static constexpr int kStep = kThreads / kDepth;
   static constexpr int kCount = kRows / kStep;
   static_assert(kThreads % kDepth == 0 && kRows % kStep == 0);
 
   // Terms run over [first_term, last_term).
-  __device__ __forceinline__ TileReader(const Operand<T>& operand, int64_t group, int64_t first_row, int64_t row_count,
+  __device__ __forceinline__ CellReader(const Operand<T>& operand, int64_t group, int64_t first_row, int64_t row_count,
                                         int64_t first_term, int64_t last_term)
       : operand_(operand) {
     const int thread = static_cast<int>(threadIdx.x);
-    term_in_tile_ = operand.along_terms ? thread % kDepth : thread / kStep;
-    row_in_tile_ = operand.along_terms ? thread / kDepth : thread % kStep;
-    terms_left_ = last_term - first_term - term_in_tile_;
-    term_ = Digits::of(operand.terms, first_term + term_in_tile_);
-    const T* const data = operand.data + group * operand.group_stride;
+    term_in_slab_ = operand.along_terms ? thread % kDepth : thread / kStep;
+    row_in_slab_ = operand.along_terms ? thread / kDepth : thread % kStep;
+    terms_left_ = last_term - first_term - term_in_slab_;
+    term_ = Digits::of(operand.terms, first_term + term_in_slab_);
     for (int i = 0; i < kCount; ++i) {
-      const int64_t row = first_row + row_in_tile_ + i * kStep;
-      const Place place = Digits::of(operand.rows, row < row_count ? row : 0).place(operand.rows);
-      row_[i] = data + place.offset;
-      // A row beyond the last reads nothing: no coordinate brings it back into the image.
-      w_[i] = row < row_count ? place.w : kOutside;
-      h_[i] = place.h;
-      d_[i] = place.d;
+      row_[i] = OperandRow<T>::of(operand, group, first_row + row_in_slab_ + i * kStep, row_count);
     }
   }
 
   // Starts copying the next slab of terms.
-  __device__ __forceinline__ void read(T (*tile)[kRows + kTilePadding<T>]) {
-    const Place place = term_.place(operand_.terms);
+  template <class Slab>
+  __device__ __forceinline__ void read(Slab& slab) {
+    const Place term = term_.place(operand_.terms);
     const bool term_exists = terms_left_ > 0;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const bool valid = term_exists && inside(w_[i] + place.w, operand_.image[kW]) &&
-                         inside(h_[i] + place.h, operand_.image[kH]) && inside(d_[i] + place.d, operand_.image[kD]);
-      copy_async(&tile[term_in_tile_][row_in_tile_ + i * kStep], valid ? row_[i] + place.offset : operand_.data, valid);
+      const bool valid = term_exists && row_[i].has(term, operand_);
+      T* const to = slab.at(row_in_slab_ + i * kStep, term_in_slab_);
+      if constexpr (sizeof(T) == 2) {  // too small for an asynchronous copy
+        *to = valid ? row_[i].data[term.offset] : T(0);
+      } else {
+        copy_async(to, valid ? row_[i].data + term.offset : operand_.data, valid);
+      }
     }
     term_.add(operand_.terms, operand_.terms.slab);
     terms_left_ -= kDepth;
   }
 
  private:
-  static constexpr int kOutside = -(1 << 30);
-
   const Operand<T>& operand_;
-  int term_in_tile_, row_in_tile_;
+  int term_in_slab_, row_in_slab_;
   int64_t terms_left_;
   Digits term_;
-  const T* row_[kCount];
-  int w_[kCount], h_[kCount], d_[kCount];
+  OperandRow<T> row_[kCount];
 };
 
 }  // namespace fastconv::cuda

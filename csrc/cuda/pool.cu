@@ -28,14 +28,14 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
   for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
     const Cell y = Cell::of(i, p.channels, p.extent, p.y.stride[1] == 1);
     const int last_t = depth.end_tap(y.at[0]), last_r = height.end_tap(y.at[1]), last_s = width.end_tap(y.at[2]);
-    using Limits = std::numeric_limits<T>;
-    T best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
+    using Limits = std::numeric_limits<Sum<T>>;
+    Sum<T> best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
     int64_t index = -1;
     for (int t = depth.first_tap(y.at[0]); t < last_t; ++t) {
       for (int r = height.first_tap(y.at[1]); r < last_r; ++r) {
         for (int s = width.first_tap(y.at[2]); s < last_s; ++s) {
           const Cell x{y.n, y.c, {depth.input(y.at[0], t), height.input(y.at[1], r), width.input(y.at[2], s)}};
-          const T value = *x.in(p.x);
+          const Sum<T> value = Sum<T>(*x.in(p.x));
           const bool first_nan = value != value && best == best;
           if (index >= 0 && !(value > best) && !first_nan) continue;
           best = value;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
         }
       }
     }
-    *y.in(p.y) = best;
+    *y.in(p.y) = T(best);
     if (p.indices.data != nullptr) *y.in(p.indices) = index;
   }
 }
@@ -106,16 +106,16 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_grad_kernel(const __grid
     const Cell x = Cell::of(i, p.channels, p.in, p.dx.stride[1] == 1);
     const int64_t index = (static_cast<int64_t>(x.at[0]) * p.in[1] + x.at[1]) * p.in[2] + x.at[2];
     const int last_z = p.reach.last[0][x.at[0]], last_p = p.reach.last[1][x.at[1]], last_q = p.reach.last[2][x.at[2]];
-    T sum = 0;
+    Sum<T> sum = 0;
     for (int z = p.reach.first[0][x.at[0]]; z <= last_z; ++z) {
       for (int row = p.reach.first[1][x.at[1]]; row <= last_p; ++row) {
         for (int q = p.reach.first[2][x.at[2]]; q <= last_q; ++q) {
           const Cell y{x.n, x.c, {z, row, q}};
-          if (*y.in(p.indices) == index) sum += *y.in(p.dy);
+          if (*y.in(p.indices) == index) sum += Sum<T>(*y.in(p.dy));
         }
       }
     }
-    *x.in(p.dx) = sum;
+    *x.in(p.dx) = T(sum);
   }
 }
 
@@ -172,6 +172,8 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
 #define FASTCONV_INSTANTIATE(T)                                                                \
   template void max_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<int64_t>); \
   template void max_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<const int64_t>, Tensor<T>);
+FASTCONV_INSTANTIATE(Float16)
+FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE

@@ -13,7 +13,8 @@ __global__ void __launch_bounds__(kChannelThreads, 1)
     double sum = 0;
     channels.for_each(channel, [&](const Cell& cell) { sum += static_cast<double>(*cell.in(x)); });
     sum = channel_sum(shared, sum, channels.lanes);
-    if (threadIdx.x == static_cast<unsigned>(lane) && channel < channels.count) sums[channel] = static_cast<T>(sum);
+    if (threadIdx.x == static_cast<unsigned>(lane) && channel < channels.count)
+      sums[channel] = T(static_cast<Sum<T>>(sum));
   }
 }
 
@@ -31,8 +32,12 @@ void column_sum(Matrix<const T> a, Vector<T> sums) {
   conv_bgrad<T>({a.rows, a.cols, 1, 1, 1}, x, sums);
 }
 
+template void conv_bgrad(const std::array<int64_t, 5>&, Tensor<const Float16>, Vector<Float16>);
+template void conv_bgrad(const std::array<int64_t, 5>&, Tensor<const BFloat16>, Vector<BFloat16>);
 template void conv_bgrad(const std::array<int64_t, 5>&, Tensor<const float>, Vector<float>);
 template void conv_bgrad(const std::array<int64_t, 5>&, Tensor<const double>, Vector<double>);
+template void column_sum(Matrix<const Float16>, Vector<Float16>);
+template void column_sum(Matrix<const BFloat16>, Vector<BFloat16>);
 template void column_sum(Matrix<const float>, Vector<float>);
 template void column_sum(Matrix<const double>, Vector<double>);
 

@@ -1,5 +1,6 @@
 // Sums, max(x, 0) and its gradient over contiguous arrays, four values a thread.
 #include "../ops.hpp"
+#include "half.hpp"
 #include "launch.hpp"
 
 namespace fastconv::cuda {
@@ -59,7 +60,8 @@ struct Add {
   bool relu;
   template <class T>
   __device__ T operator()(T a, T b) const {
-    return relu ? Relu{}(a + b, b) : a + b;
+    const T sum = T(a + b);
+    return relu ? Relu{}(sum, sum) : sum;
   }
 };
 
@@ -80,11 +82,14 @@ void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
   elementwise(a, b, y, size, Add{relu});
 }
 
-template void add(const float*, const float*, bool, float*, int64_t);
-template void add(const double*, const double*, bool, double*, int64_t);
-template void relu(const float*, float*, int64_t);
-template void relu(const double*, double*, int64_t);
-template void relu_grad(const float*, const float*, float*, int64_t);
-template void relu_grad(const double*, const double*, double*, int64_t);
+#define FASTCONV_INSTANTIATE(T)                             \
+  template void add(const T*, const T*, bool, T*, int64_t); \
+  template void relu(const T*, T*, int64_t);                \
+  template void relu_grad(const T*, const T*, T*, int64_t);
+FASTCONV_INSTANTIATE(Float16)
+FASTCONV_INSTANTIATE(BFloat16)
+FASTCONV_INSTANTIATE(float)
+FASTCONV_INSTANTIATE(double)
+#undef FASTCONV_INSTANTIATE
 
 }  // namespace fastconv::cuda

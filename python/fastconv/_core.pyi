@@ -69,6 +69,7 @@ def conv_fprop(
     y: _Array,
     relu: bool,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -78,6 +79,7 @@ def conv_dgrad(
     w: _Array,
     dx: _Array,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -87,6 +89,7 @@ def conv_wgrad(
     x: _Array,
     dw: _Array,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -99,6 +102,7 @@ def conv_transpose_fprop(
     y: _Array,
     relu: bool,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -108,6 +112,7 @@ def conv_transpose_dgrad(
     w: _Array,
     dx: _Array,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -117,6 +122,7 @@ def conv_transpose_wgrad(
     x: _Array,
     dw: _Array,
     algorithm: object,
+    precision: object,
     workspace_limit: object,
     /,
 ) -> None: ...
@@ -153,7 +159,9 @@ def batch_norm_grad(
     channels_last: bool,
     /,
 ) -> None: ...
-def matmul(a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, /) -> None: ...
+def matmul(
+    a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, precision: object, /
+) -> None: ...
 def column_sum(a: _Array, sums: _Array, /) -> None: ...
 def relu(x: _Array, y: _Array, /) -> None: ...
 def relu_grad(dy: _Array, y: _Array, dx: _Array, /) -> None: ...

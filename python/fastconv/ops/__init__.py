@@ -21,7 +21,8 @@ algorithm
     variable FASTCONV_ALGORITHM is what "auto" prefers; FASTCONV_WINOGRAD=0 keeps Winograd out of
     "auto".
 precision
-    "fp32": never less than the arrays' own.
+    "fp32": never less than the arrays' own. "tf32", for float32 arrays on a GPU: the operands are
+    rounded to 11 significant bits, multiplied on tensor cores and summed in float32.
 workspace_limit
     The scratch memory a call may use, in bytes: it runs on fewer threads, "auto" by another
     algorithm, to stay within.
@@ -29,7 +30,8 @@ out
     Where to write the result: the exact shape and dtype, any strides, no memory shared with an
     input. Without it the result is a new array.
 
-Arrays are NumPy's or CuPy's, float32 or float64, all of one call the same, with any strides.
+Arrays are NumPy's or CuPy's, float32 or float64, all of one call the same, with any strides. CuPy's
+may be float16 or bfloat16 (ml_dtypes), which tensor cores multiply and whose sums are float32's.
 TypeError and ValueError name the argument, what came and what was expected; nothing has been
 written then.
 Results do not depend on the number of threads.

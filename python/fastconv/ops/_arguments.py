@@ -17,14 +17,6 @@ def is_relu(activation: str | None) -> bool:
     return activation is not None
 
 
-def check_precision(precision: str) -> None:
-    """Refuse a precision that there are no kernels for."""
-    if precision == "tf32":
-        raise ValueError('precision "tf32" has no kernels yet, nor will it on the CPU: use "fp32"')
-    if precision != "fp32":
-        raise ValueError(f'precision must be "fp32", got {precision!r}')
-
-
 def channel_axis(a: Array, layout: str, axes: int, name: str = "dy") -> int:
     """The axis of a's channels, once it is known to have all axes of the layout."""
     channels_last = _geometry.check_layout(layout, axes)

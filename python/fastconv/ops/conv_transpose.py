@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .. import _geometry
 from .._dispatch import output, resolve
 from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Array, Layout, check_precision, is_relu
+from ._arguments import Array, Layout, is_relu
 from ._gradients import gradients
 from ._ranks import other_ranks
 from .conv import conv2d_grad_bias
@@ -45,14 +45,15 @@ def conv_transpose2d(
     "same"). The module fastconv.ops says what the other keywords mean; activation="relu" applies
     max(y, 0) in the same pass. Source: Dumoulin and Visin, arXiv 1603.07285.
     """
-    check_precision(precision)
     relu = is_relu(activation)
     backend, (x, w, bias) = resolve(x=x, w=w, bias=bias)
     geometry, shape = _geometry.transposed_geometry(
         _axes, x.shape, w.shape, stride, padding, output_padding, dilation, groups, layout
     )
     y = output(out, backend, shape, x.dtype, x=x, w=w, bias=bias)
-    backend.kernels.conv_transpose_fprop(geometry, x, w, bias, y, relu, algorithm, workspace_limit)
+    backend.kernels.conv_transpose_fprop(
+        geometry, x, w, bias, y, relu, algorithm, precision, workspace_limit
+    )
     return y
 
 
@@ -78,14 +79,13 @@ def conv_transpose2d_grad_input(
     dy has the shape of conv_transpose2d's result; the other arguments are those of the forward
     call. It is conv2d of dy.
     """
-    check_precision(precision)
     backend, (dy, w) = resolve(dy=dy, w=w)
     x_shape = _geometry.shape_of(input_shape, "input_shape", _axes)
     geometry, _ = _geometry.transposed_geometry(
         _axes, x_shape, w.shape, stride, padding, output_padding, dilation, groups, layout
     )
     dx = output(out, backend, x_shape, dy.dtype, dy=dy, w=w)
-    backend.kernels.conv_transpose_dgrad(geometry, dy, w, dx, algorithm, workspace_limit)
+    backend.kernels.conv_transpose_dgrad(geometry, dy, w, dx, algorithm, precision, workspace_limit)
     return dx
 
 
@@ -111,14 +111,13 @@ def conv_transpose2d_grad_weight(
     weight_shape is (C, K/groups, R, S); dy has the shape of conv_transpose2d's result; the other
     arguments are those of the forward call.
     """
-    check_precision(precision)
     backend, (dy, x) = resolve(dy=dy, x=x)
     w_shape = _geometry.shape_of(weight_shape, "weight_shape", _axes)
     geometry, _ = _geometry.transposed_geometry(
         _axes, x.shape, w_shape, stride, padding, output_padding, dilation, groups, layout
     )
     dw = output(out, backend, w_shape, dy.dtype, dy=dy, x=x)
-    backend.kernels.conv_transpose_wgrad(geometry, dy, x, dw, algorithm, workspace_limit)
+    backend.kernels.conv_transpose_wgrad(geometry, dy, x, dw, algorithm, precision, workspace_limit)
     return dw
 
 

@@ -14,15 +14,19 @@ def matmul(
     bias: Array | None = None,
     *,
     activation: Literal["relu"] | None = None,
+    precision: str = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """a (m, k) times b (k, n), plus bias (n,), through the activation. Returns (m, n)."""
+    """a (m, k) times b (k, n), plus bias (n,), through the activation. Returns (m, n).
+
+    precision is that of the convolutions.
+    """
     relu = is_relu(activation)
     backend, (a, b, bias) = resolve(a=a, b=b, bias=bias)
     if a.ndim != 2 or b.ndim != 2:
         raise ValueError(f"a and b must have 2 axes, got shapes {a.shape} and {b.shape}")
     c = output(out, backend, (a.shape[0], b.shape[1]), a.dtype, a=a, b=b, bias=bias)
-    backend.kernels.matmul(a, b, bias, c, relu)
+    backend.kernels.matmul(a, b, bias, c, relu, precision)
     return c
 
 

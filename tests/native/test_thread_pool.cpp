@@ -66,6 +66,9 @@ bool children_may_thread() {
 #if defined(__SANITIZE_THREAD__)
   test::skip("ThreadSanitizer does not follow threads into a forked child");
   return false;
+#elif defined(__SANITIZE_ADDRESS__)
+  test::skip("AddressSanitizer's allocator may be locked for ever in a forked child");
+  return false;
 #elif defined(FASTCONV_EMULATED)
   test::skip("QEMU 7 aborts when a forked child of several threads starts one");
   return false;

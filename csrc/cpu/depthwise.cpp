@@ -19,9 +19,10 @@ namespace fastconv::cpu::depthwise {
 namespace {
 
 constexpr double kSerialFlops = 1e5;  // below this, waking a thread costs more than it saves
-constexpr int64_t kVectors = 8;       // of channels that are computed together
+constexpr int64_t kVectors = 32;      // of channels that are computed together
 constexpr int64_t kBandRows = 9;
 constexpr int64_t kMinTasks = 4;
+constexpr int64_t kSmallPlane = 10 * 10;
 
 template <class T>
 const DepthwiseKernels<T>& kernel() {
@@ -160,6 +161,57 @@ Plane<T> output_rows(const ConvShape& s, const Tensor<T>& y, int64_t n, int64_t 
           s.axis[2].out};
 }
 
+// Channels last: what is computed from some neighbouring channels of one plane.
+template <class T>
+class Pixels {
+ public:
+  using Strides = std::array<int64_t, 5>;
+  Pixels(const ConvShape& s, const Strides& x, const Strides& y)
+      : s_(s), x_(x), y_(y), rectangles_(s, x, y), stride_(stride3x3(s)) {}
+
+  // Outputs of depth z and some rows. x and y: the channels' first cells.
+  void correlate(const T* x, T* y, int64_t z, Range rows, int64_t channels, const T* weights, bool relu) const {
+    if (stride_ != 0) {
+      return kernel<T>().pixels3x3[stride_ - 1](output_rows<T>(s_, {y, y_}, 0, 0, z, rows),
+                                                input_plane<const T>(s_, {x, x_}, 0, 0, z), pad_top(rows),
+                                                s_.axis[2].pad_begin, channels, weights, relu);
+    }
+    rectangles_.for_each(z, rows, x, y, [&](const PixelRectangle<T>& outputs) {
+      kernel<T>().pixels(outputs, channels, s_.taps(), weights, relu);
+    });
+  }
+
+  // sums[channels / lanes][taps][lanes] += the gradients of these outputs times the inputs.
+  void reduce(const T* x, const T* dy, int64_t z, Range rows, int64_t channels, T* sums) const {
+    if (stride_ != 0) {
+      return kernel<T>().reduce_pixels3x3[stride_ - 1](output_rows<const T>(s_, {dy, y_}, 0, 0, z, rows),
+                                                       input_plane<const T>(s_, {x, x_}, 0, 0, z), pad_top(rows),
+                                                       s_.axis[2].pad_begin, channels, sums);
+    }
+    rectangles_.for_each(z, rows, x, const_cast<T*>(dy), [&](const PixelRectangle<T>& outputs) {  // dy is only read
+      kernel<T>().reduce_pixels(outputs, channels, s_.taps(), sums);
+    });
+  }
+
+ private:
+  int64_t pad_top(Range rows) const { return s_.axis[1].pad_begin - rows.begin * stride_; }
+
+  const ConvShape& s_;
+  Strides x_, y_;
+  Rectangles<T> rectangles_;
+  int64_t stride_;
+};
+
+// dw from the sums of all channels, [channels / lanes][taps][lanes].
+template <class T>
+void write_pixel_gradients(const ConvShape& s, const T* sums, const Tensor<T>& dw) {
+  const int64_t lanes = kernel<T>().lanes;
+  for (int64_t k = 0; k < s.k; ++k) {
+    const T* sum = sums + k / lanes * s.taps() * lanes + k % lanes;
+    for_each_cell(dw, k, 0, filter_extents(s), {0, s.taps()}, [&](T& cell, int64_t tap) { cell = sum[tap * lanes]; });
+  }
+}
+
 template <class T>
 void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
             std::size_t workspace_limit) {
@@ -170,22 +222,13 @@ void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
   const Workspace memory(bytes);
   T* weights = memory.at<T>(0);
   pack_pixel_weights(s, w, bias, weights);
-  const Rectangles<T> rectangles(s, x.stride, y.stride);
-  const int64_t stride = stride3x3(s);
+  const Pixels<T> kernels(s, x.stride, y.stride);
   parallel_for(s.n * depth * bands.count * blocks.count, threads, [&](int64_t unit, int) {
     const Range vectors = blocks[unit % blocks.count];
-    const int64_t row = unit / blocks.count, band = row % bands.count, plane = row / bands.count;
-    const int64_t n = plane / depth, z = plane % depth, c = vectors.begin * lanes;
-    const int64_t channels = std::min(s.k, vectors.end * lanes) - c;
-    const T* block = weights + vectors.begin * vector_weights;
-    if (stride != 0) {
-      const int64_t pad_top = s.axis[1].pad_begin - bands[band].begin * stride;
-      return kernel<T>().pixels3x3[stride - 1](output_rows(s, y, n, c, z, bands[band]), input_plane(s, x, n, c, z),
-                                               pad_top, s.axis[2].pad_begin, channels, block, relu);
-    }
-    rectangles.for_each(z, bands[band], x.at(n, c), y.at(n, c), [&](const PixelRectangle<T>& outputs) {
-      kernel<T>().pixels(outputs, channels, s.taps(), block, relu);
-    });
+    const int64_t row = unit / blocks.count, plane = row / bands.count, n = plane / depth;
+    const int64_t c = vectors.begin * lanes, channels = std::min(s.k, vectors.end * lanes) - c;
+    kernels.correlate(x.at(n, c), y.at(n, c), plane % depth, bands[row % bands.count], channels,
+                      weights + vectors.begin * vector_weights, relu);
   });
 }
 
@@ -193,38 +236,93 @@ template <class T>
 void reduce_pixels(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                    std::size_t workspace_limit) {
   const int64_t lanes = kernel<T>().lanes, depth = s.axis[0].out;
-  const int64_t total = ceil_div(s.k, lanes);
-  const Blocks blocks(total, std::min(kVectors, total / kMinTasks));
-  const std::size_t own = array_bytes(blocks.size * s.taps(), lanes, sizeof(T));
-  const int threads = threads_within(workspace_limit, 0, own, threads_for(s), "direct");
-  const Workspace memory(static_cast<std::size_t>(threads) * own);
-  const Rectangles<T> rectangles(s, x.stride, dy.stride);
-  const int64_t stride = stride3x3(s);
-  parallel_for(blocks.count, threads, [&](int64_t block, int slot) {
-    const Range vectors = blocks[block];
-    const Range channels{vectors.begin * lanes, std::min(s.k, vectors.end * lanes)};
-    T* sums = memory.at<T>(static_cast<std::size_t>(slot) * own);
-    std::fill_n(sums, vectors.size() * s.taps() * lanes, T(0));
-    for (int64_t plane = 0; plane < s.n * depth; ++plane) {
-      const int64_t n = plane / depth, z = plane % depth;
-      if (stride != 0) {
-        kernel<T>().reduce_pixels3x3[stride - 1](output_rows(s, dy, n, channels.begin, z, {0, s.axis[1].out}),
-                                                 input_plane(s, x, n, channels.begin, z), s.axis[1].pad_begin,
-                                                 s.axis[2].pad_begin, channels.size(), sums);
-        continue;
-      }
-      T* gradient = const_cast<T*>(dy.at(n, channels.begin));  // only read
-      rectangles.for_each(z, {0, s.axis[1].out}, x.at(n, channels.begin), gradient,
-                          [&](const PixelRectangle<T>& outputs) {
-                            kernel<T>().reduce_pixels(outputs, channels.size(), s.taps(), sums);
-                          });
-    }
-    for (int64_t c = 0; c < channels.size(); ++c) {
-      const T* sum = sums + c / lanes * s.taps() * lanes + c % lanes;
-      for_each_cell(dw, channels.begin + c, 0, filter_extents(s), {0, s.taps()},
-                    [&](T& cell, int64_t tap) { cell = sum[tap * lanes]; });
+  const Blocks blocks(ceil_div(s.k, lanes), kVectors), bands(s.axis[1].out, kBandRows);
+  const int64_t units = s.n * depth * bands.count;
+  // Some parts of the outputs have sums of their own, added in order: memory is then read as it lies.
+  const Blocks parts(units, ceil_div(units, ceil_div(kMinTasks, blocks.count)));
+  const int64_t vector_sums = s.taps() * lanes, part_sums = blocks.extent * vector_sums;
+  const std::size_t bytes = array_bytes(parts.count, part_sums, sizeof(T));
+  const int threads = threads_within(workspace_limit, bytes, 0, threads_for(s), "direct");
+  const Workspace memory(bytes);
+  T* sums = memory.at<T>(0);
+  const Pixels<T> kernels(s, x.stride, dy.stride);
+  parallel_for(parts.count * blocks.count, threads, [&](int64_t task, int) {
+    const Range vectors = blocks[task % blocks.count], part = parts[task / blocks.count];
+    T* sum = sums + task / blocks.count * part_sums + vectors.begin * vector_sums;
+    std::fill_n(sum, vectors.size() * vector_sums, T(0));
+    const int64_t c = vectors.begin * lanes, channels = std::min(s.k, vectors.end * lanes) - c;
+    for (int64_t unit = part.begin; unit < part.end; ++unit) {
+      const int64_t plane = unit / bands.count, n = plane / depth;
+      kernels.reduce(x.at(n, c), dy.at(n, c), plane % depth, bands[unit % bands.count], channels, sum);
     }
   });
+  for (int64_t part = 1; part < parts.count; ++part) {
+    for (int64_t i = 0; i < part_sums; ++i) sums[i] += sums[part * part_sums + i];
+  }
+  write_pixel_gradients(s, sums, dw);
+}
+
+// Planes so small that vectors along their rows would be mostly empty: some channels at a time become pixels in a
+// stage, and their outputs planes again.
+template <class T, class U>
+bool small_planes(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {
+  return s.k > 1 && s.group_k() == 1 && s.cells() <= kSmallPlane && s.pixels() <= kSmallPlane &&
+         spatial_stride(x, in_extents(s)) == 1 && spatial_stride(y, out_extents(s)) == 1;
+}
+
+std::array<int64_t, 5> stage_strides(const Extents& e, int64_t lanes) {
+  return {0, 1, e[1] * e[2] * lanes, e[2] * lanes, lanes};
+}
+
+template <class T>
+void staged_planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
+                   Tensor<T> y, std::size_t workspace_limit) {
+  const int64_t lanes = kernel<T>().lanes, vectors = ceil_div(s.k, lanes), vector_weights = (s.taps() + 1) * lanes;
+  const std::size_t weight_bytes = array_bytes(vectors, vector_weights, sizeof(T));
+  const std::size_t x_bytes = array_bytes(s.cells(), lanes, sizeof(T));
+  const std::size_t own = x_bytes + array_bytes(s.pixels(), lanes, sizeof(T));
+  const int threads = threads_within(workspace_limit, weight_bytes, own, threads_for(s), "direct");
+  const Workspace memory(weight_bytes + static_cast<std::size_t>(threads) * own);
+  T* weights = memory.at<T>(0);
+  pack_pixel_weights(s, w, bias, weights);
+  const Pixels<T> kernels(s, stage_strides(in_extents(s), lanes), stage_strides(out_extents(s), lanes));
+  parallel_for(s.n * vectors, threads, [&](int64_t task, int slot) {
+    const int64_t n = task / vectors, vector = task % vectors, c = vector * lanes;
+    const auto channels = static_cast<int>(std::min(lanes, s.k - c));
+    const std::size_t scratch = weight_bytes + static_cast<std::size_t>(slot) * own;
+    T *inputs = memory.at<T>(scratch), *outputs = memory.at<T>(scratch + x_bytes);
+    winograd_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
+    for (int64_t z = 0; z < s.axis[0].out; ++z)
+      kernels.correlate(inputs, outputs, z, {0, s.axis[1].out}, lanes, weights + vector * vector_weights, relu);
+    winograd_kernels<T>().pixels_to_planes(y.at(n, c), y.stride[1], outputs, lanes, channels, s.pixels());
+  });
+}
+
+template <class T>
+void reduce_staged_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
+                          std::size_t workspace_limit) {
+  const int64_t lanes = kernel<T>().lanes, vectors = ceil_div(s.k, lanes), vector_sums = s.taps() * lanes;
+  const std::size_t sum_bytes = array_bytes(vectors, vector_sums, sizeof(T));
+  const std::size_t x_bytes = array_bytes(s.cells(), lanes, sizeof(T));
+  const std::size_t own = x_bytes + array_bytes(s.pixels(), lanes, sizeof(T));
+  const int threads = threads_within(workspace_limit, sum_bytes, own, threads_for(s), "direct");
+  const Workspace memory(sum_bytes + static_cast<std::size_t>(threads) * own);
+  T* sums = memory.at<T>(0);
+  std::fill_n(sums, vectors * vector_sums, T(0));
+  const Pixels<T> kernels(s, stage_strides(in_extents(s), lanes), stage_strides(out_extents(s), lanes));
+  parallel_for(vectors, threads, [&](int64_t vector, int slot) {
+    const int64_t c = vector * lanes;
+    const auto channels = static_cast<int>(std::min(lanes, s.k - c));
+    const std::size_t scratch = sum_bytes + static_cast<std::size_t>(slot) * own;
+    T *inputs = memory.at<T>(scratch), *gradients = memory.at<T>(scratch + x_bytes);
+    for (int64_t n = 0; n < s.n; ++n) {
+      winograd_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
+      winograd_kernels<T>().planes_to_pixels(gradients, lanes, dy.at(n, c), dy.stride[1], channels, s.pixels());
+      for (int64_t z = 0; z < s.axis[0].out; ++z)
+        kernels.reduce(inputs, gradients, z, {0, s.axis[1].out}, lanes, sums + vector * vector_sums);
+    }
+  });
+  write_pixel_gradients(s, sums, dw);
 }
 
 template <class T>
@@ -328,6 +426,7 @@ template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
   if (channels_last(s, x, y)) return pixels(s, x, w, bias, relu, y, workspace_limit);
+  if (small_planes(s, x, y)) return staged_planes(s, x, w, bias, relu, y, workspace_limit);
   planes(s, x, w, bias, relu, y, workspace_limit);
 }
 
@@ -344,6 +443,7 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> 
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
   if (channels_last(s, x, dy)) return reduce_pixels(s, dy, x, dw, workspace_limit);
+  if (small_planes(s, x, dy)) return reduce_staged_planes(s, dy, x, dw, workspace_limit);
   reduce_planes(s, dy, x, dw, workspace_limit);
 }
 

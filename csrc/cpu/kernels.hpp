@@ -85,19 +85,17 @@ struct DepthwiseKernels {
   void (*reduce_pixels)(const PixelRectangle<T>& outputs, int64_t channels, int64_t taps, T* sums);
 
   // The same for filters of 3x3 with a stride of 1 or 2, the index.
-  void (*pixels3x3[2])(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, int64_t channels,
+  void (*pixels3x3[2])(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels,
                        const T* weights, bool relu);
-  void (*reduce_pixels3x3[2])(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
-                              int64_t channels, T* sums);
+  void (*reduce_pixels3x3[2])(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels,
+                              T* sums);
 
   // Planes of side by side columns, filters of 3x3 with a stride of 1 or 2, weights[9] and sums[9][lanes].
-  void (*plane3x3[2])(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, const T* weights,
-                      T bias, bool relu);
-  void (*reduce_plane3x3[2])(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
-                             T* sums);
+  void (*plane3x3[2])(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, const T* weights, T bias,
+                      bool relu);
+  void (*reduce_plane3x3[2])(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, T* sums);
   // The input gradient of the one with stride 2; without stride it is a plane3x3.
-  void (*spread_plane3x3)(const Plane<T>& dx, const Plane<const T>& dy, int64_t pad_top, int64_t pad_left,
-                          const T* weights);
+  void (*spread_plane3x3)(Plane<T> dx, Plane<const T> dy, int64_t pad_top, int64_t pad_left, const T* weights);
   // Any filter, a row at a time: out[i * out_step] = bias + the taps' weights * values, through relu, and sums[tap]
   // [lanes] += dy[i * dy_step] * values.
   void (*row)(T* out, int64_t out_step, int64_t count, const T* src, const RowTap* taps, const T* weights,

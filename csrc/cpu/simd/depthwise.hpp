@@ -111,15 +111,18 @@ class RowOfTaps {
                lanes_inside<T>(cell_ + 2, width, last(first, outputs) + 1),
                lanes_inside<T>(cell_ + 2 + kLanes<T>, width, last(first, outputs) + 1 - kLanes<T>)} {}
 
-  void read(const T* row, Vector<T>* taps) const {
+  // Zeros unless the row is real.
+  void read(const T* row, bool real, Vector<T>* taps) const {
     row += cell_;
+    const auto load = [&](int lanes, int at) { return lanes_[lanes].when(real).load_from(row + at); };
     if constexpr (kStride == 1) {
-      for (int s = 0; s < 3; ++s) taps[s] = lanes_[s].load_from(row + s);
+#pragma GCC unroll 3
+      for (int s = 0; s < 3; ++s) taps[s] = load(s, s);
     } else {
-      const Vector<T> low = lanes_[0].load_from(row), high = lanes_[1].load_from(row + kLanes<T>);
+      const Vector<T> low = load(0, 0), high = load(1, kLanes<T>);
       taps[0] = even_lanes<T>(low, high);
       taps[1] = odd_lanes<T>(low, high);
-      taps[2] = even_lanes<T>(lanes_[2].load_from(row + 2), lanes_[3].load_from(row + 2 + kLanes<T>));
+      taps[2] = even_lanes<T>(load(2, 2), load(3, 2 + kLanes<T>));
     }
   }
 
@@ -136,22 +139,22 @@ class RowOfTaps {
   Lanes<T> lanes_[4];  // of the taps, or of the two vectors with taps 0 and 1 and the two with tap 2
 };
 
-// The same of one output, lanes being channels.
-template <class T, int kStride>
+// The same of one output, lanes being channels; kInside: no tap lies in the padding.
+template <class T, int kStride, bool kInside>
 class PixelOfTaps {
  public:
   PixelOfTaps(int64_t q, int64_t pad, const Plane<const T>& x, const Lanes<T>& channels)
       : offset_((q * kStride - pad) * x.column_stride), step_(x.column_stride), channels_(channels) {
     for (int s = 0; s < 3; ++s) {
       const int64_t cell = q * kStride - pad + s;
-      inside_[s] = cell >= 0 && cell < x.width;
+      inside_[s] = kInside || (cell >= 0 && cell < x.width);
     }
   }
 
-  void read(const T* row, Vector<T>* taps) const {
+  void read(const T* row, bool real, Vector<T>* taps) const {
     row += offset_;
 #pragma GCC unroll 3
-    for (int s = 0; s < 3; ++s) taps[s] = inside_[s] ? channels_.load_from(row + s * step_) : Vector<T>{};
+    for (int s = 0; s < 3; ++s) taps[s] = channels_.when(real && inside_[s]).load_from(row + s * step_);
   }
   // The next rows are too far away for the hardware to foresee.
   void prefetch(const T* row) const {
@@ -165,17 +168,40 @@ class PixelOfTaps {
   bool inside_[3];
 };
 
-// Calls visit(o, r, taps) for each of kRows rows of outputs from p on and its filter rows: a row of x is read once for
-// all the outputs that it is part of.
-template <class T, int kStride, int kRows, class Taps, class Visit>
-void for_each_row3(const Plane<const T>& x, int64_t p, int64_t pad_top, const Taps& reader, Visit visit) {
+// The rows that some rows of outputs read: `data` is the first, perhaps in the padding; real are those from `begin` to
+// before `end`.
+template <class T>
+struct InputRows {
+  const T* data;
+  int64_t step, begin, end;
+};
+
+template <class T>
+InputRows<T> input_rows(const Plane<const T>& x, int64_t first) {
+  return {x.data + first * x.row_stride, x.row_stride, -first, x.height - first};
+}
+
+// Calls body<kRows, whether all rows that these outputs read are real>().
+template <class T, int kStride, int kRows, class Body>
+[[gnu::always_inline]] inline void if_inside(const InputRows<T>& x, Body body) {
+  if (x.begin <= 0 && x.end >= (kRows - 1) * kStride + 3) {
+    body.template operator()<kRows, true>();
+  } else {
+    body.template operator()<kRows, false>();
+  }
+}
+
+// Calls visit(o, r, taps) for each of kRows rows of outputs and its filter rows: a row of x is read once for all the
+// outputs that it is part of. No branches: sums stay in registers.
+template <class T, int kStride, int kRows, bool kInside, class Taps, class Visit>
+[[gnu::always_inline]] inline void for_each_row3(const InputRows<T>& x, const Taps& reader, Visit visit) {
+  const T* row = x.data;
+  asm("" : "+r"(row));  // one pointer, not an induction variable for each of these addresses
 #pragma GCC unroll 9
-  for (int i = 0; i < (kRows - 1) * kStride + 3; ++i) {
-    const int64_t h = p * kStride + i - pad_top;
-    if (h < 0 || h >= x.height) continue;
+  for (int i = 0; i < (kRows - 1) * kStride + 3; ++i, row += x.step) {
     Vector<T> taps[3];
-    reader.read(x.data + h * x.row_stride, taps);
-    if (i >= 3 - kStride) reader.prefetch(x.data + (h + kRows * kStride) * x.row_stride);
+    reader.read(row, kInside || (i >= x.begin && i < x.end), taps);
+    if (i >= 3 - kStride) reader.prefetch(row + kRows * kStride * x.step);
 #pragma GCC unroll 3
     for (int o = 0; o < kRows; ++o) {
       const int r = i - o * kStride;
@@ -184,106 +210,125 @@ void for_each_row3(const Plane<const T>& x, int64_t p, int64_t pad_top, const Ta
   }
 }
 
-template <class T, int kStride, int kRows, class Taps>
-void correlate3x3(T* y, int64_t y_row, const Lanes<T>& outputs, const Plane<const T>& x, int64_t p, int64_t pad_top,
-                  const Taps& reader, const Vector<T>* weights, Vector<T> bias, bool relu) {
+template <class T, int kStride, int kRows, bool kInside, class Taps>
+[[gnu::always_inline]] inline void correlate3x3(T* y, int64_t y_row, const Lanes<T>& outputs, const InputRows<T>& x,
+                                                const Taps& reader, const Vector<T>* weights, Vector<T> bias,
+                                                bool relu) {
   Vector<T> sum[kRows];
 #pragma GCC unroll 3
   for (int o = 0; o < kRows; ++o) sum[o] = bias;
-  for_each_row3<T, kStride, kRows>(x, p, pad_top, reader, [&](int o, int r, const Vector<T>* taps) {
+  for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
     sum[o] += weights[3 * r] * taps[0];
     sum[o] += weights[3 * r + 1] * taps[1];
     sum[o] += weights[3 * r + 2] * taps[2];
   });
 #pragma GCC unroll 3
-  for (int o = 0; o < kRows; ++o) outputs.store_to(y + (p + o) * y_row, relu_if<T>(relu, sum[o]));
+  for (int o = 0; o < kRows; ++o) outputs.store_to(y + o * y_row, relu_if<T>(relu, sum[o]));
 }
 
-template <class T, int kStride, int kRows, class Taps>
-void reduce3x3(const T* dy, int64_t dy_row, const Lanes<T>& outputs, const Plane<const T>& x, int64_t p,
-               int64_t pad_top, const Taps& reader, Vector<T>* sums) {
+template <class T, int kStride, int kRows, bool kInside, class Taps>
+[[gnu::always_inline]] inline void reduce3x3(const T* dy, int64_t dy_row, const Lanes<T>& outputs,
+                                             const InputRows<T>& x, const Taps& reader, Vector<T>* sums) {
   Vector<T> gradient[kRows];
 #pragma GCC unroll 3
-  for (int o = 0; o < kRows; ++o) gradient[o] = outputs.load_from(dy + (p + o) * dy_row);
-  for_each_row3<T, kStride, kRows>(x, p, pad_top, reader, [&](int o, int r, const Vector<T>* taps) {
+  for (int o = 0; o < kRows; ++o) gradient[o] = outputs.load_from(dy + o * dy_row);
+  for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
     sums[3 * r] += gradient[o] * taps[0];
     sums[3 * r + 1] += gradient[o] * taps[1];
     sums[3 * r + 2] += gradient[o] * taps[2];
   });
 }
 
-// Rows of outputs are taken three at a time, then one by one.
-template <class Visit3, class Visit1>
-void by_threes(int64_t rows, Visit3 three, Visit1 one) {
+// Rows of outputs are taken three at a time, then one by one: calls visit<3>(p) or visit<1>(p).
+template <class Visit>
+[[gnu::always_inline]] inline void by_threes(int64_t rows, Visit visit) {
   int64_t p = 0;
-  for (; p + 3 <= rows; p += 3) three(p);
-  for (; p < rows; ++p) one(p);
+  for (; p + 3 <= rows; p += 3) visit.template operator()<3>(p);
+  for (; p < rows; ++p) visit.template operator()<1>(p);
 }
 
-// Calls visit(p, c, q range) so that memory is walked in order: some pixels of three rows at a time, in each of them
-// some vectors of channels.
-template <class T, class Visit3, class Visit1>
-void by_pixels(const int64_t rows, int64_t columns, int64_t channels, Visit3 three, Visit1 one) {
-  const auto walk = [&](int64_t p, auto visit) {
-    for (int64_t q = 0; q < columns; q += 8) {
-      const int64_t end = q + 8 < columns ? q + 8 : columns;
-      for (int64_t c = 0; c < channels; c += kLanes<T>) visit(p, c, q, end);
+// Channels last, memory is walked in order: eight pixels of some rows at a time, in these the vectors of channels.
+// Calls visit<rows, inside>(y from row and channel c on, input rows from channel c on, c, range of q).
+template <class T, int kStride, class Y, class Visit>
+[[gnu::always_inline]] inline void by_pixels(const Plane<Y>& y, const Plane<const T>& x, int64_t pad_top,
+                                             int64_t channels, Visit visit) {
+  by_threes(y.height, [&]<int kThree>(int64_t p) {
+    const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+    if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
+      for (int64_t q = 0; q < y.width; q += 8) {
+        for (int64_t c = 0; c < channels; c += kLanes<T>) {
+          const Plane<Y> outputs{y.data + p * y.row_stride + c, y.row_stride, y.column_stride, y.height, y.width};
+          visit.template operator()<kRows, kInside>(outputs, {rows.data + c, rows.step, rows.begin, rows.end}, c, q,
+                                                    q + 8 < y.width ? q + 8 : y.width);
+        }
+      }
+    });
+  });
+}
+
+// Calls visit(q, taps) for some neighbouring outputs of a row.
+template <class T, int kStride, class Visit>
+[[gnu::always_inline]] inline void for_each_pixel(int64_t q, int64_t end, int64_t pad, const Plane<const T>& x,
+                                                  const Lanes<T>& channels, Visit visit) {
+  for (; q < end; ++q) {
+    const int64_t cell = q * kStride - pad;
+    if (cell >= 0 && cell + 2 < x.width) {
+      visit(q, PixelOfTaps<T, kStride, true>(q, pad, x, channels));
+    } else {
+      visit(q, PixelOfTaps<T, kStride, false>(q, pad, x, channels));
     }
-  };
-  int64_t p = 0;
-  for (; p + 3 <= rows; p += 3) walk(p, three);
-  for (; p < rows; ++p) walk(p, one);
+  }
 }
 
-template <class T, int kStride>
-void pixels3x3(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, int64_t channels,
-               const T* weights, bool relu) {
-  constexpr int kL = kLanes<T>;
-  const auto visit = [&]<int kRows>(int64_t p, int64_t c, int64_t q, int64_t end) {
-    Vector<T> w[10];
+template <class T, int kStride, int kRows, bool kInside>
+void some_pixels3x3(Plane<T> y, Plane<const T> x, int64_t pad_left, InputRows<T> rows, int64_t begin, int64_t end,
+                    Lanes<T> channels, const T* weights, bool relu) {
+  Vector<T> w[10];
 #pragma GCC unroll 10
-    for (int i = 0; i < 10; ++i) w[i] = load(weights + (c / kL * 10 + i) * kL);
-    const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
-    const Plane<const T> block{x.data + c, x.row_stride, x.column_stride, x.height, x.width};
-    for (; q < end; ++q) {
-      const PixelOfTaps<T, kStride> taps(q, pad_left, x, lanes);
-      correlate3x3<T, kStride, kRows>(y.data + q * y.column_stride + c, y.row_stride, lanes, block, p, pad_top, taps, w,
-                                      w[9], relu);
-    }
-  };
-  by_pixels<T>(
-      y.height, y.width, channels,
-      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<3>(p, c, q, end); },
-      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<1>(p, c, q, end); });
+  for (int i = 0; i < 10; ++i) w[i] = load(weights + i * kLanes<T>);
+  for_each_pixel<T, kStride>(begin, end, pad_left, x, channels, [&](int64_t q, const auto& taps) {
+    correlate3x3<T, kStride, kRows, kInside>(y.data + q * y.column_stride, y.row_stride, channels, rows, taps, w, w[9],
+                                             relu);
+  });
 }
 
 template <class T, int kStride>
-void reduce_pixels3x3(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left,
-                      int64_t channels, T* sums) {
-  constexpr int kL = kLanes<T>;
-  const auto visit = [&]<int kRows>(int64_t p, int64_t c, int64_t q, int64_t end) {
-    Vector<T> sum[9];
+void pixels3x3(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels, const T* weights,
+               bool relu) {
+  by_pixels<T, kStride>(
+      y, x, pad_top, channels,
+      [&]<int kRows, bool kInside>(Plane<T> outputs, InputRows<T> rows, int64_t c, int64_t q, int64_t end) {
+        some_pixels3x3<T, kStride, kRows, kInside>(outputs, x, pad_left, rows, q, end,
+                                                   {0, clamp_lanes<T>(channels - c)}, weights + c * 10, relu);
+      });
+}
+
+template <class T, int kStride, int kRows, bool kInside>
+void reduce_some_pixels3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_left, InputRows<T> rows, int64_t begin,
+                           int64_t end, Lanes<T> channels, T* sums) {
+  Vector<T> sum[9];
 #pragma GCC unroll 9
-    for (int i = 0; i < 9; ++i) sum[i] = load(sums + (c / kL * 9 + i) * kL);
-    const Lanes<T> lanes(0, clamp_lanes<T>(channels - c));
-    const Plane<const T> block{x.data + c, x.row_stride, x.column_stride, x.height, x.width};
-    for (; q < end; ++q) {
-      const PixelOfTaps<T, kStride> taps(q, pad_left, x, lanes);
-      reduce3x3<T, kStride, kRows>(dy.data + q * dy.column_stride + c, dy.row_stride, lanes, block, p, pad_top, taps,
-                                   sum);
-    }
+  for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
+  for_each_pixel<T, kStride>(begin, end, pad_left, x, channels, [&](int64_t q, const auto& taps) {
+    reduce3x3<T, kStride, kRows, kInside>(dy.data + q * dy.column_stride, dy.row_stride, channels, rows, taps, sum);
+  });
 #pragma GCC unroll 9
-    for (int i = 0; i < 9; ++i) store<T>(sums + (c / kL * 9 + i) * kL, sum[i]);
-  };
-  by_pixels<T>(
-      dy.height, dy.width, channels,
-      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<3>(p, c, q, end); },
-      [&](int64_t p, int64_t c, int64_t q, int64_t end) { visit.template operator()<1>(p, c, q, end); });
+  for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
 }
 
 template <class T, int kStride>
-void plane3x3(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, const T* weights, T bias,
-              bool relu) {
+void reduce_pixels3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels,
+                      T* sums) {
+  by_pixels<T, kStride>(
+      dy, x, pad_top, channels,
+      [&]<int kRows, bool kInside>(Plane<const T> gradients, InputRows<T> rows, int64_t c, int64_t q, int64_t end) {
+        reduce_some_pixels3x3<T, kStride, kRows, kInside>(gradients, x, pad_left, rows, q, end,
+                                                          {0, clamp_lanes<T>(channels - c)}, sums + c * 9);
+      });
+}
+
+template <class T, int kStride>
+void plane3x3(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, const T* weights, T bias, bool relu) {
   Vector<T> w[9];
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
@@ -291,29 +336,30 @@ void plane3x3(const Plane<T>& y, const Plane<const T>& x, int64_t pad_top, int64
   for (int64_t q = 0; q < y.width; q += kLanes<T>) {
     const RowOfTaps<T, kStride> taps(q, y.width, pad_left, x.width);
     const Lanes<T> outputs = lanes_inside<T>(0, y.width - q, kLanes<T>);
-    by_threes(
-        y.height,
-        [&](int64_t p) {
-          correlate3x3<T, kStride, 3>(y.data + q, y.row_stride, outputs, x, p, pad_top, taps, w, b, relu);
-        },
-        [&](int64_t p) {
-          correlate3x3<T, kStride, 1>(y.data + q, y.row_stride, outputs, x, p, pad_top, taps, w, b, relu);
-        });
+    by_threes(y.height, [&]<int kThree>(int64_t p) {
+      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+      if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
+        correlate3x3<T, kStride, kRows, kInside>(y.data + p * y.row_stride + q, y.row_stride, outputs, rows, taps, w, b,
+                                                 relu);
+      });
+    });
   }
 }
 
 template <class T, int kStride>
-void reduce_plane3x3(const Plane<const T>& dy, const Plane<const T>& x, int64_t pad_top, int64_t pad_left, T* sums) {
+void reduce_plane3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, T* sums) {
   Vector<T> sum[9];
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
   for (int64_t q = 0; q < dy.width; q += kLanes<T>) {
     const RowOfTaps<T, kStride> taps(q, dy.width, pad_left, x.width);
     const Lanes<T> outputs = lanes_inside<T>(0, dy.width - q, kLanes<T>);
-    by_threes(
-        dy.height,
-        [&](int64_t p) { reduce3x3<T, kStride, 3>(dy.data + q, dy.row_stride, outputs, x, p, pad_top, taps, sum); },
-        [&](int64_t p) { reduce3x3<T, kStride, 1>(dy.data + q, dy.row_stride, outputs, x, p, pad_top, taps, sum); });
+    by_threes(dy.height, [&]<int kThree>(int64_t p) {
+      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+      if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
+        reduce3x3<T, kStride, kRows, kInside>(dy.data + p * dy.row_stride + q, dy.row_stride, outputs, rows, taps, sum);
+      });
+    });
   }
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
@@ -321,8 +367,7 @@ void reduce_plane3x3(const Plane<const T>& dy, const Plane<const T>& x, int64_t 
 
 // dx[2m - pad] sums the taps 0 and 2 of dy[m] and dy[m - 1], dx[2m + 1 - pad] the tap 1 of dy[m]; rows alike.
 template <class T>
-void spread_plane3x3(const Plane<T>& dx, const Plane<const T>& dy, int64_t pad_top, int64_t pad_left,
-                     const T* weights) {
+void spread_plane3x3(Plane<T> dx, Plane<const T> dy, int64_t pad_top, int64_t pad_left, const T* weights) {
   constexpr int kL = kLanes<T>;
   Vector<T> w[9];
 #pragma GCC unroll 9

@@ -73,6 +73,8 @@ template <class T>
 class Lanes {
  public:
   Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {}
+  // These, or none.
+  Lanes when(bool some) const { return some ? *this : Lanes(0, 0); }
   // The others are zero. Reads nothing outside.
   Vector<T> load_from(const T* base) const {
     if (begin_ == 0 && end_ == kLanes<T>) return load(base);
@@ -95,6 +97,11 @@ class Lanes<float> {
  public:
   Lanes(int begin, int end)
       : mask_(static_cast<__mmask16>(end > begin ? (0xFFFFu >> (16 - end)) & (0xFFFFu << begin) : 0)) {}
+  Lanes when(bool some) const {
+    Lanes lanes = *this;
+    lanes.mask_ &= static_cast<__mmask16>(-static_cast<int>(some));
+    return lanes;
+  }
   Vector<float> load_from(const float* base) const {
     return reinterpret_cast<Vector<float>>(_mm512_maskz_loadu_ps(mask_, base));
   }

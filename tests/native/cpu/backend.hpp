@@ -19,7 +19,7 @@ void with_threads(Body body) {
 inline constexpr bool kImplicitNeedsWorkspace = true;
 inline constexpr bool kLargeProblems = true;
 
-inline bool can_serve(Algorithm algorithm, Pass pass, const ConvShape& s) {
+inline bool can_serve(Algorithm algorithm, Pass, const ConvShape& s) {
   const bool plane = s.axis[0].pointwise() && s.groups == 1;
   const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
   switch (algorithm) {

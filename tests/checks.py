@@ -27,6 +27,7 @@ Pass = Literal["forward", "input", "weight"]
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
 PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
 DTYPES = ("float32", "float64")
+FIRST_SEED = 1000 * int(os.environ.get("FASTCONV_SEED", "0"))  # of random calls and geometries
 
 # Largest error allowed on random data, max|ours - exact| / max|exact|, in units of
 # eps * reduction length. A plain sum in any order keeps to 1.

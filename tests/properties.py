@@ -1,11 +1,9 @@
 """Random calls of every op against the oracle: `python properties.py SEED EXAMPLES LOG`.
 
-test_properties.py runs it in processes of their own. What is drawn is written to LOG as it is
-drawn, so that a call that ends the process can be read there.
+test_properties.py runs it in processes of their own.
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any, TextIO
 
 import hypothesis
@@ -14,124 +12,16 @@ import numpy as np
 
 import fastconv
 import reference
-from checks import Guarded, Layout, assert_close, at_rank, channels_first, op
-
-SIZES = {1: 40, 2: 12, 3: 6}  # largest extent, by the number of axes
-
-
-class Example:
-    """One random call: draws, operands and the comparison with the oracle."""
-
-    def __init__(self, data: Any, log: TextIO) -> None:
-        self.data, self.log = data, log
-        log.seek(0)
-        log.truncate()
-        self.axes: int = self.draw(st.integers(1, 3), "axes")
-        self.layout: Layout = self.draw(st.sampled_from(("NCHW", "NHWC")), "layout")
-        self.dtype: str = self.draw(st.sampled_from(("float32", "float64")), "dtype")
-        self.rng = np.random.default_rng(self.draw(st.integers(0, 2**32 - 1), "seed"))
-
-    def draw(self, strategy: Any, label: str) -> Any:
-        value = self.data.draw(strategy, label)
-        self.log.write(f"{label}={value!r} ")
-        self.log.flush()
-        return value
-
-    def integer(self, low: int, high: int, label: str) -> int:
-        return int(self.draw(st.integers(low, high), label))
-
-    def ints(self, low: int, high: int, label: str) -> tuple[int, ...]:
-        return tuple(self.draw(st.tuples(*[st.integers(low, high)] * self.axes), label))
-
-    def padding(self, high: int = 3) -> Any:
-        side = st.integers(0, high)
-        pairs = st.tuples(*[st.tuples(side, side)] * self.axes)
-        words = st.sampled_from(("valid", "same", "same_lower"))
-        return self.draw(st.one_of(words, side, pairs), "padding")
-
-    def algorithm(self) -> str:
-        return str(self.draw(st.sampled_from(("auto", "auto", "implicit", "im2col")), "algorithm"))
-
-    def integers(self, shape: tuple[int, ...]) -> Any:
-        """Small integers in float64: sums of their products are exact in float32."""
-        return self.rng.integers(-4, 5, shape).astype(float)
-
-    def image(self, a: Any, label: str) -> Any:
-        """The call's view of an array: in the layout, of the dtype, of some strides."""
-        return self.view(a if self.layout == "NCHW" else np.moveaxis(a, 1, -1), label)
-
-    def view(self, a: Any, label: str) -> Any:
-        kind = self.draw(st.sampled_from(tuple(VIEWS)), f"{label} is")
-        return VIEWS[kind](a.astype(self.dtype if a.dtype == float else a.dtype))
-
-    def compare(
-        self, call: Callable[..., Any], shape: tuple[int, ...], check: Callable[[Any], None]
-    ) -> None:
-        """Call with a guarded output on some threads; `check` gets it with channels first."""
-        if self.layout == "NHWC":
-            shape = (shape[0], *shape[2:], shape[1])
-        self.write(call, shape, lambda out: check(channels_first(self.layout, out)))
-
-    def write(
-        self, call: Callable[..., Any], shape: tuple[int, ...], check: Callable[[Any], None]
-    ) -> None:
-        out = Guarded(shape, self.dtype, step=self.integer(1, 2, "out step"))
-        with fastconv.num_threads(self.integer(1, 3, "threads")):
-            assert call(out=out.view) is out.view
-        check(out.view)
-        out.check()
-
-    def options(self, **keywords: Any) -> dict[str, Any]:
-        return {"layout": at_rank(self.layout, self.axes), **keywords}
-
-
-def every_second(a: Any) -> Any:
-    larger = np.full([2 * n for n in a.shape], np.nan if a.dtype.kind == "f" else 10**6, a.dtype)
-    view = larger[(slice(None, None, 2),) * a.ndim]
-    view[...] = a
-    return view
-
-
-def unaligned(a: Any) -> Any:
-    raw = np.zeros(a.nbytes + 1, np.uint8)
-    view = raw[1:].view(a.dtype).reshape(a.shape)
-    view[...] = a
-    return view
-
-
-def read_only(a: Any) -> Any:
-    copy = np.ascontiguousarray(a)
-    copy.flags.writeable = False
-    return copy
-
-
-VIEWS: dict[str, Callable[[Any], Any]] = {
-    "contiguous": np.ascontiguousarray,
-    "in column order": np.asfortranarray,
-    "reversed": lambda a: np.ascontiguousarray(np.flip(a))[(slice(None, None, -1),) * a.ndim],
-    "every second cell": every_second,
-    "unaligned": unaligned,
-    "read-only": read_only,
-}
-
-
-def equals(want: Any) -> Callable[[Any], None]:
-    def check(got: Any) -> None:
-        np.testing.assert_array_equal(got, want.astype(got.dtype))
-
-    return check
-
-
-def near(want: Any, length: int) -> Callable[[Any], None]:
-    return lambda got: assert_close(got, want, 1.0, length)
+from checks import channels_first, op
+from random_calls import Example, equals, near
 
 
 def conv(e: Example) -> None:
     groups = e.integer(1, 3, "groups")
-    c, k = groups * e.integer(1, 5, "C/groups"), groups * e.integer(1, 5, "K/groups")
-    x_shape = (e.integer(0, 3, "N"), c, *e.ints(1, SIZES[e.axes], "in"))
-    w_shape = (k, c // groups, *e.ints(1, 4, "filter"))
-    stride, dilation, padding = e.ints(1, 3, "stride"), e.ints(1, 3, "dilation"), e.padding()
+    c, k = e.channels("C", groups), e.channels("K", groups)
+    x_shape = (e.integer(0, 3, "N"), c, *e.extents())
+    taps, stride, dilation = e.filters(groups)
+    padding, w_shape = e.padding(), (k, c // groups, *taps)
     axes = reference.axes_of(x_shape[2:], w_shape[2:], stride, padding, dilation)
     hypothesis.assume(min(a.out for a in axes) > 0)
     y_shape = (x_shape[0], k, *(a.out for a in axes))
@@ -153,22 +43,22 @@ def conv(e: Example) -> None:
         e.compare(
             lambda out: ours[0](xv, wv, bias_view, **keywords, **relu, out=out),
             y_shape,
-            equals(np.maximum(y, 0) if relu else y),
+            e.sums(np.maximum(y, 0) if relu else y),
         )
     elif which == "input":
         dx = reference.conv_grad_input(dy, w, x_shape, **geometry)
-        e.compare(lambda out: ours[1](dyv, wv, xv.shape, **keywords, out=out), x_shape, equals(dx))
+        e.compare(lambda out: ours[1](dyv, wv, xv.shape, **keywords, out=out), x_shape, e.sums(dx))
     else:
         dw = reference.conv_grad_weight(dy, x, w_shape, **geometry)
-        e.write(lambda out: ours[2](dyv, xv, w_shape, **keywords, out=out), w_shape, equals(dw))
+        e.write(lambda out: ours[2](dyv, xv, w_shape, **keywords, out=out), w_shape, e.sums(dw))
 
 
 def conv_transpose(e: Example) -> None:
     groups = e.integer(1, 3, "groups")
-    c, k = groups * e.integer(1, 5, "C/groups"), groups * e.integer(1, 5, "K/groups")
-    x_shape = (e.integer(0, 3, "N"), c, *e.ints(1, SIZES[e.axes] // 2, "in"))
-    w_shape = (c, k // groups, *e.ints(1, 4, "filter"))
-    stride, dilation, padding = e.ints(1, 3, "stride"), e.ints(1, 3, "dilation"), e.padding()
+    c, k = e.channels("C", groups), e.channels("K", groups)
+    x_shape = (e.integer(0, 3, "N"), c, *e.extents(2))
+    taps, stride, dilation = e.filters(groups)
+    padding, w_shape = e.padding(), (c, k // groups, *taps)
     limits = [max(pair) - 1 for pair in zip(stride, dilation, strict=True)]
     same = padding in ("same", "same_lower")
     extra = tuple(e.integer(0, 0 if same else n, "output_padding") for n in limits)
@@ -195,17 +85,17 @@ def conv_transpose(e: Example) -> None:
         e.compare(
             lambda out: ours[0](xv, wv, bias_view, **keywords, **relu, out=out),
             y_shape,
-            equals(np.maximum(y, 0) if relu else y),
+            e.sums(np.maximum(y, 0) if relu else y),
         )
     elif which == "input":
-        e.compare(lambda out: ours[1](dyv, wv, xv.shape, **keywords, out=out), x_shape, equals(dx))
+        e.compare(lambda out: ours[1](dyv, wv, xv.shape, **keywords, out=out), x_shape, e.sums(dx))
     else:
-        e.write(lambda out: ours[2](dyv, xv, w_shape, **keywords, out=out), w_shape, equals(dw))
+        e.write(lambda out: ours[2](dyv, xv, w_shape, **keywords, out=out), w_shape, e.sums(dw))
 
 
 def max_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.integer(1, 20, "C"), *e.ints(1, SIZES[e.axes], "in"))
-    window, dilation = e.ints(1, 4, "window"), e.ints(1, 3, "dilation")
+    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    window, dilation = e.window(), e.ints(1, 3, "dilation")
     halves = [((k - 1) * d + 1) // 2 for k, d in zip(window, dilation, strict=True)]
     geometry: dict[str, Any] = {
         "stride": e.ints(1, 4, "stride"),
@@ -247,9 +137,30 @@ def max_pool(e: Example) -> None:
     )
 
 
+def max_pool_of_integers(e: Example) -> None:
+    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    window, stride = e.window(), e.ints(1, 4, "stride")
+    padding = tuple((e.integer(0, k // 2, "before"), e.integer(0, k // 2, "after")) for k in window)
+    ceil = bool(e.integer(0, 1, "ceil_mode"))
+    axes = reference.axes_of(shape[2:], window, stride, padding, 1, ceil_mode=ceil)
+    hypothesis.assume(min(a.out for a in axes) > 0)
+    limits = np.iinfo(e.draw(st.sampled_from(("int8", "uint8", "int32", "int64")), "integer"))
+    x = e.rng.integers(limits.min, limits.max, shape, limits.dtype, endpoint=True)
+    x[e.rng.random(shape) < 0.3] = limits.min
+    geometry: dict[str, Any] = {"stride": stride, "padding": padding, "ceil_mode": ceil}
+    want, indices = reference.max_pool(x, window, **geometry)
+    with fastconv.num_threads(e.integer(1, 3, "threads")):
+        got, at = op("max_pool{}d", e.axes)(
+            e.image(x, "x"), window, **e.options(**geometry), return_indices=True
+        )
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(channels_first(e.layout, got), want)
+    np.testing.assert_array_equal(channels_first(e.layout, at), indices)
+
+
 def avg_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.integer(1, 20, "C"), *e.ints(1, SIZES[e.axes], "in"))
-    window = e.ints(1, 4, "window")
+    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    window = e.window()
     geometry: dict[str, Any] = {
         "stride": e.ints(1, 4, "stride"),
         "padding": e.padding(5),
@@ -277,8 +188,8 @@ def avg_pool(e: Example) -> None:
 
 
 def adaptive_avg_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.integer(1, 20, "C"), *e.ints(1, SIZES[e.axes], "in"))
-    outs = e.ints(1, 9, "out")
+    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    outs = e.ints(1, 11, "out")
     x = e.integers(shape)
     xv = e.image(x, "x")
     y = reference.adaptive_avg_pool(x, outs)
@@ -294,7 +205,16 @@ def adaptive_avg_pool(e: Example) -> None:
     )
 
 
-OPS = (conv, conv, conv_transpose, conv_transpose, max_pool, avg_pool, adaptive_avg_pool)
+OPS = (
+    conv,
+    conv,
+    conv_transpose,
+    conv_transpose,
+    max_pool,
+    max_pool_of_integers,
+    avg_pool,
+    adaptive_avg_pool,
+)
 
 
 def main(seed: int, examples: int, log: TextIO) -> None:

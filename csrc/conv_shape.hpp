@@ -43,6 +43,15 @@ struct Axis {
     return {begin, end > begin ? end : begin};
   }
 
+  // The taps of output o that read real input cells.
+  FASTCONV_HD constexpr Range taps(int64_t o) const {
+    const int64_t first = input(o, 0);
+    const int64_t begin = first < 0 ? ceil_div(-first, dilation) : 0;
+    const int64_t limit = first < in ? ceil_div(in - first, dilation) : 0;
+    const int64_t end = limit < filter ? limit : filter;
+    return {begin, end > begin ? end : begin};
+  }
+
   // Pooling, without dilation: the real cells of output o's window, in order of o ...
   FASTCONV_HD constexpr Range cells(int64_t o) const {
     if (even) return {o * in / out, ceil_div((o + 1) * in, out)};

@@ -197,6 +197,6 @@ def try_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         env={**inherited, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,  # a busy machine may stop for a minute
         check=False,
     )

@@ -170,18 +170,3 @@ def test_subclasses_of_ndarray_are_answered_with_plain_arrays(tmp_path: Path) ->
     y = fastconv.conv2d(mapped, PROBLEM.w, PROBLEM.bias, **CASE.geometry)
     assert type(y) is np.ndarray
     np.testing.assert_array_equal(y, PROBLEM.exact("forward"))
-
-
-def test_offsets_beyond_32_bits(tmp_path: Path) -> None:
-    """A plane of more than 2**31 cells, in a file without blocks except for its last rows."""
-    height, width = 2**16 + 7, 2**15 + 1
-    x = np.memmap(tmp_path / "sparse", np.float32, "w+", shape=(1, 1, height, width))
-    x[0, 0, -1, -3:] = 5, 6, 7
-    w = np.array([[[[1, 10, 100]]]], np.float32)
-    stride = (height - 1, width - 3)  # only the corners
-    y = fastconv.conv2d(x, w, stride=stride)
-    np.testing.assert_array_equal(y, [[[[0, 0], [0, 765]]]])
-
-    peak, index = fastconv.max_pool2d(x, (1, 3), stride=stride, return_indices=True)
-    np.testing.assert_array_equal(peak, [[[[0, 0], [0, 7]]]])
-    assert index[0, 0, 1, 1] == height * width - 1

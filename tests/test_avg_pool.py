@@ -311,6 +311,13 @@ def test_the_same_bits_on_any_number_of_threads(layout: Layout) -> None:
         assert all(same_bits(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+def test_averages_of_large_planes_round_little() -> None:
+    """A float32 sum of 16 million cells would be off by some units in the sixth place."""
+    x = np.random.default_rng(4).random((1, 1, 4000, 4001), np.float32)
+    y = fastconv.global_avg_pool2d(x)
+    assert y[0, 0, 0, 0] == pytest.approx(x.mean(dtype=float), rel=3e-7)
+
+
 X = np.ones((2, 3, 5, 7), np.float32)
 Y = np.ones((2, 3, 2, 3), np.float32)
 

@@ -162,3 +162,44 @@ def test_global_maxima_refuse_what_a_pool_refuses() -> None:
         fastconv.global_max_pool2d(x[:, :, :0])
     with pytest.raises(ValueError, match="out shares memory with x"):
         fastconv.global_max_pool2d(x, out=x[:, :, :1, :1])
+
+
+# More taps than tables are made for: several outputs, one, and one of padded, dilated windows.
+LARGE = (
+    PoolCase("several_outputs", (2, 3, 262, 260), (257, 256), (2, 3), ((1, 0), (2, 1))),
+    PoolCase("one_output", (1, 70, 260, 261), (258, 259), 7),
+    PoolCase("one_dilated_output", (2, 2, 3, 260, 530), (3, 259, 265), 9, 1, (1, 1, 2)),
+    PoolCase("more_padding_than_cells", (1, 2, 1, 70000), (1, 131000), (1, 40000), (0, 65500)),
+)
+
+
+@pytest.mark.parametrize("case", LARGE, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+@layout_
+def test_windows_too_large_for_tables(case: PoolCase, layout: Layout, dtype: str) -> None:
+    x, axes = values(case.x, dtype), len(case.x) - 2
+    y, indices = (
+        channels_first(layout, a)
+        for a in op("max_pool{}d", axes)(
+            to(layout, x),
+            case.kernel_size,
+            return_indices=True,
+            layout=at_rank(layout, axes),
+            **case.geometry,
+        )
+    )
+    numbers = np.arange(np.prod(x.shape[2:])).reshape(x.shape[2:])
+    for at in np.ndindex(*(a.out for a in case.axes)):
+        window = tuple(real_cells(a, o) for a, o in zip(case.axes, at, strict=True))
+        cells = x[(..., *window)].reshape(*x.shape[:2], -1)
+        best = cells.argmax(axis=-1)  # NumPy's is the first NaN, or the first of the largest
+        want = np.take_along_axis(cells, best[..., None], -1)[..., 0]
+        np.testing.assert_array_equal(y[(..., *at)], want)
+        np.testing.assert_array_equal(indices[(..., *at)], numbers[window].ravel()[best])
+
+
+def real_cells(axis: reference.Axis, o: int) -> slice:
+    """The cells of the input in output o's window."""
+    first = o * axis.stride - axis.before
+    begin = first if first >= 0 else first % axis.dilation
+    return slice(begin, min(axis.size, first + (axis.taps - 1) * axis.dilation + 1), axis.dilation)

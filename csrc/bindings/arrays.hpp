@@ -113,9 +113,10 @@ template <class T>
 void check_type(const py::array& a, const std::string& name, const std::string& like) {
   if (has_type<T>(a)) return check_byte_order(a, name);
   const std::string expected = type_name<T>();
+  const std::string remedy = name == "out" ? "pass an array of " + expected
+                                           : "nothing is cast silently, use " + name + ".astype(\"" + expected + "\")";
   throw py::type_error(name + " has dtype " + dtype_name(a) + ", expected " + expected +
-                       (like.empty() ? "" : " as " + like + " has") + ": nothing is cast silently, use " + name +
-                       ".astype(\"" + expected + "\")");
+                       (like.empty() ? "" : " as " + like + " has") + ": " + remedy);
 }
 
 inline void check_shape(const py::array& a, const std::string& name, const Dims& expected, const std::string& why) {

@@ -11,9 +11,6 @@ namespace {
 // overflow.
 constexpr int64_t kMaxExtent = std::numeric_limits<int32_t>::max();
 
-// A window's taps are listed once a call.
-constexpr double kMaxPoolCells = 1 << 24;
-
 constexpr double kMaxTransposed = static_cast<double>(int64_t{1} << 48);
 
 constexpr const char* kAxisName[] = {"depth", "height", "width"};
@@ -270,19 +267,14 @@ PoolGeometry::PoolGeometry(Dims x_shape, const Dims& kernel_size, const Dims& st
 }
 
 void PoolGeometry::check_max_pool() const {
-  double cells = 1;
   for (std::size_t i = 0; i < 3; ++i) {
     const Axis& a = shape.axis[i];
     const int64_t pad = std::max(a.pad_begin, a.pad_end);
-    cells *= static_cast<double>(a.filter);
     if (pad * 2 <= a.window()) continue;
     throw py::value_error("padding of a maximum must be at most half its window, got " + std::to_string(pad) +
                           " for a " + kAxisName[i] + " of " + std::to_string(a.window()) + "; x has shape " +
                           to_string(x));
   }
-  if (cells > kMaxPoolCells)
-    throw py::value_error("kernel_size must have at most 2**24 cells, got " + std::to_string(shape.axis[0].filter) +
-                          " * " + std::to_string(shape.axis[1].filter) + " * " + std::to_string(shape.axis[2].filter));
 }
 
 PoolGeometry::PoolGeometry(Dims x_shape, const Dims& output_size, const std::string& layout_name)

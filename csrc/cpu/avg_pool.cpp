@@ -74,17 +74,27 @@ std::array<std::vector<T>, 3> divisors(const PoolShape& s, Divisor divisor) {
   return factors;
 }
 
-// Axes that one window spans, and that lie in memory as one, are walked as one.
-void join_spanned(PoolShape& s, const std::array<int64_t, 5>& stride) {
+// Axes that one window spans, and that lie in memory as one, are walked as one, of at most `limit` cells.
+void join_spanned(PoolShape& s, const std::array<int64_t, 5>& stride, int64_t limit) {
   const auto spanned = [](const Axis& a) { return a.out == 1 && a.cells(0).size() == a.in; };
   Axis& width = s.axis[2];
   for (const std::size_t axis : {1, 0}) {
     Axis& outer = s.axis[axis];
     const bool joined = outer.in == 1 || stride[axis + 2] == width.in * stride[4];
-    if (!spanned(width) || !spanned(outer) || !joined) return;
+    if (!spanned(width) || !spanned(outer) || !joined || outer.in * width.in > limit) return;
     width = {.in = outer.in * width.in, .even = true};
     outer = {};
   }
+}
+
+// The sum of neighbours in memory. float32 adds up in parts, which are added in float64: a long sum would stop growing.
+template <class T>
+T sum_run(const T* cells, int64_t count) {
+  if (count <= kTaskCells) return kernel<T>().run(cells, count);
+  double total = 0;
+  for (int64_t begin = 0; begin < count; begin += kTaskCells)
+    total += static_cast<double>(kernel<T>().run(cells + begin, std::min(kTaskCells, count - begin)));
+  return static_cast<T>(total);
 }
 
 // Forward over planes: one output row at a time.
@@ -93,7 +103,7 @@ class PlaneAverages {
  public:
   PlaneAverages(const PoolShape& shape, Divisor divisor, const Tensor<const T>& x, const Tensor<T>& y)
       : shape_(shape), x_(x), y_(y), divisors_(divisors<T>(shape, divisor)) {
-    join_spanned(shape_, x_.stride);
+    join_spanned(shape_, x_.stride, x_.stride[4] == 1 ? shape_.cells() : kTaskCells);  // what is not copied is free
     const Axis& width = shape_.axis[2];
     slides_ = !width.even && width.out > 1 && width.stride <= 2;
     in_place_ = !slides_ && shape_.axis[0].in == 1 && shape_.axis[1].in == 1 && x_.stride[4] == 1;
@@ -149,7 +159,7 @@ class PlaneAverages {
       sum.finish(1);
     }
     if (slides_) return kernel<T>().slide(sums, width.out, line, width.filter, width.stride);
-    for (const Range& w : windows_) *sums++ = kernel<T>().run(cells + w.begin, w.size());
+    for (const Range& w : windows_) *sums++ = sum_run(cells + w.begin, w.size());
   }
 
   PoolShape shape_;
@@ -195,7 +205,7 @@ class PlaneGradients {
  public:
   PlaneGradients(const PoolShape& shape, Divisor divisor, const Tensor<const T>& dy, const Tensor<T>& dx)
       : shape_(shape), dy_(dy), dx_(dx), divisors_(divisors<T>(shape, divisor)), blocks_(0, 1) {
-    join_spanned(shape_, dx_.stride);
+    join_spanned(shape_, dx_.stride, kTaskCells);
     const auto& [depth, height, width] = shape_.axis;
     blocks_ = Blocks(height.in, ceil_div(kTaskCells, width.in));
     for (int64_t h = 0; h < height.in; ++h) windows_.push_back(height.windows_over(h));

@@ -17,6 +17,8 @@
 namespace fastconv::cpu {
 namespace {
 
+constexpr int64_t kTableTaps = 1 << 16;  // of windows with more, there are no tables: they would outgrow the caches
+
 template <class T>
 const PoolKernels<T>& kernel() {
   if constexpr (std::is_same_v<T, float>) return kernels().pool32;
@@ -25,6 +27,19 @@ const PoolKernels<T>& kernel() {
   if constexpr (std::is_same_v<T, uint8_t>) return kernels().pool_uint8;
   if constexpr (std::is_same_v<T, int32_t>) return kernels().pool_int32;
   if constexpr (std::is_same_v<T, int64_t>) return kernels().pool_int64;
+}
+
+template <class U>
+U* cell(const Tensor<U>& t, const std::array<int64_t, 5>& at) {
+  U* found = t.data;
+  for (std::size_t i = 0; i < 5; ++i) found += at[i] * t.stride[i];
+  return found;
+}
+
+// Whether a later value replaces the best so far: the first NaN, else the first of the largest.
+template <class V>
+bool replaces(V value, V best) {
+  return value > best || (value != value && best == best);
 }
 
 template <class T>
@@ -55,23 +70,20 @@ struct MaxPool {
     }
   }
 
-  // The only output of a row: lanes are the columns of its window, and `tall` the pool that has these for outputs.
-  void column(const MaxPool& tall, int64_t n, int64_t c, int64_t z, int64_t p, Scratch& scratch) const {
-    const int64_t columns = tall.shape.axis[2].out;
+  // The only output of a row, whose window's columns are the outputs and lanes of this pool.
+  void columns(int64_t n, int64_t c, int64_t z, int64_t p, Scratch& scratch) const {
+    const int64_t columns = shape.axis[2].out;
     Lane<T> best = 0;
     int64_t best_index = -1;
     for (int64_t first = 0; first < columns; first += kPoolLanes) {
       const int64_t lanes = std::min(kPoolLanes, columns - first);
-      tall.row_maxima(n, c, z, p, first, lanes, scratch);
+      row_maxima(n, c, z, p, first, lanes, scratch);
       if (first == 0) best = scratch.best[0];  // the lowest value, if that column has none
       for (int64_t i = 0; i < lanes; ++i) {
         if (scratch.tap[i] < 0) continue;
         const Lane<T> value = scratch.best[i];
-        const int64_t index = tall.flat.origin(z, p, first + i) + tall.flat.row_taps()[scratch.tap[i]].offset;
-        const bool nan = value != value, best_nan = best != best;
-        const bool larger = (value > best && !best_nan) || (nan && !best_nan);
-        const bool equal = value == best || (nan && best_nan);
-        if (best_index >= 0 && !larger && !(equal && index < best_index)) continue;
+        const int64_t index = flat.origin(z, p, first + i) + flat.row_taps()[scratch.tap[i]].offset;
+        if (best_index >= 0 && (replaces(best, value) || (index > best_index && !replaces(value, best)))) continue;
         best = value;
         best_index = index;
       }
@@ -93,13 +105,6 @@ struct MaxPool {
   }
 
  private:
-  template <class U>
-  static U* cell(const Tensor<U>& t, const std::array<int64_t, 5>& at) {
-    U* found = t.data;
-    for (std::size_t i = 0; i < 5; ++i) found += at[i] * t.stride[i];
-    return found;
-  }
-
   // Some lanes of a row, from the output `first` on, into the scratch.
   void row_maxima(int64_t n, int64_t c, int64_t z, int64_t p, int64_t first, int64_t lanes, Scratch& scratch) const {
     const int64_t step = shape.axis[2].stride * x.stride[4];
@@ -134,6 +139,45 @@ struct MaxPool {
   }
 };
 
+// One output whose window is too large for tables, by pieces of its rows: lanes are some channels.
+template <class T>
+void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Tensor<T>& y,
+                         const Tensor<int64_t>& indices, int64_t n, Range c, const Extents& at) {
+  constexpr int64_t kPiece = 256;
+  const auto& [depth, height, width] = s.axis;
+  RowTap taps[kPiece];
+  int32_t numbers[kPiece], tap[kPoolLanes];
+  Lane<T> best[kPoolLanes], other[kPoolLanes];
+  int64_t index[kPoolLanes];
+  for (int32_t i = 0; i < kPiece; ++i) {
+    taps[i] = {i * width.dilation * x.stride[4], 0, c.size()};
+    numbers[i] = i;
+  }
+  std::fill_n(index, kPoolLanes, -1);
+  kernel<T>().max_row(best, tap, c.size(), x.data, taps, numbers, 0, 0);  // no tap: the lowest value
+
+  const Range ts = depth.taps(at[0]), rs = height.taps(at[1]), ss = width.taps(at[2]);
+  for (int64_t row = 0; row < ts.size() * rs.size(); ++row) {
+    const int64_t d = depth.input(at[0], ts.begin + row / rs.size()),
+                  h = height.input(at[1], rs.begin + row % rs.size());
+    for (int64_t first = ss.begin; first < ss.end; first += kPiece) {
+      const int64_t w = width.input(at[2], first);
+      kernel<T>().max_row(other, tap, c.size(), cell(x, {n, c.begin, d, h, w}), taps, numbers,
+                          std::min(kPiece, ss.end - first), x.stride[1]);
+      for (int64_t i = 0; i < c.size(); ++i) {
+        if (index[i] >= 0 && !replaces(other[i], best[i])) continue;
+        best[i] = other[i];
+        index[i] = (d * height.in + h) * width.in + w + tap[i] * width.dilation;
+      }
+    }
+  }
+  for (int64_t i = 0; i < c.size(); ++i) {
+    const std::array<int64_t, 5> place{n, c.begin + i, at[0], at[1], at[2]};
+    *cell(y, place) = static_cast<T>(best[i]);
+    if (indices.data != nullptr) *cell(indices, place) = index[i];
+  }
+}
+
 // dx = 0 for some channels of one image.
 template <class T>
 void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in, bool whole_planes) {
@@ -153,18 +197,30 @@ void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in, bo
 
 template <class T>
 void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices) {
-  const MaxPool<T> pool{s, x, y, indices};
   const auto& [depth, height, width] = s.axis;
+  const bool channels_last = x.stride[1] == 1 && s.c > 1, columns = !channels_last && width.out == 1;
+  const int threads = pool_threads(s);
+  const Blocks blocks(s.c, kPoolLanes);
+  PoolShape walked = s;
+  if (columns)
+    walked.axis[2] = {.in = width.in, .stride = width.dilation, .pad_begin = width.pad_begin, .out = width.filter};
+  if (walked.axis[0].filter * walked.axis[1].filter * walked.axis[2].filter > kTableTaps) {
+    parallel_for(s.n * blocks.count * s.pixels(), threads, [&](int64_t task, int) {
+      const int64_t pixel = task % s.pixels(), block = task / s.pixels();
+      const Extents at{pixel / width.out / height.out, pixel / width.out % height.out, pixel % width.out};
+      max_of_large_window(s, x, y, indices, block / blocks.count, blocks[block % blocks.count], at);
+    });
+    return;
+  }
+  const MaxPool<T> pool{walked, x, y, indices};
   const std::size_t tap_bytes = array_bytes(pool.windows.count(), 1, sizeof(RowTap));
   const std::size_t own = tap_bytes + array_bytes(pool.windows.count(), 1, sizeof(int32_t));
-  const int threads = pool_threads(s);
   const Workspace memory(static_cast<std::size_t>(threads) * own);
   const auto use_slot = [&](typename MaxPool<T>::Scratch& scratch, int slot) {
     scratch.taps = memory.at<RowTap>(static_cast<std::size_t>(slot) * own);
     scratch.numbers = memory.at<int32_t>(static_cast<std::size_t>(slot) * own + tap_bytes);
   };
-  if (x.stride[1] == 1 && s.c > 1) {
-    const Blocks blocks(s.c, kPoolLanes);
+  if (channels_last) {
     parallel_for(s.n * depth.out * height.out, threads, [&](int64_t task, int slot) {
       const int64_t p = task % height.out, z = task / height.out % depth.out, n = task / height.out / depth.out;
       typename MaxPool<T>::Scratch scratch;
@@ -175,16 +231,13 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
     });
     return;
   }
-  PoolShape tall_shape = s;
-  tall_shape.axis[2] = {.in = width.in, .stride = width.dilation, .pad_begin = width.pad_begin, .out = width.filter};
-  const MaxPool<T> tall{tall_shape, x, y, indices};
   parallel_for(s.n * s.c, threads, [&](int64_t plane, int slot) {
     typename MaxPool<T>::Scratch scratch;
     use_slot(scratch, slot);
     for (int64_t row = 0; row < depth.out * height.out; ++row) {
       const int64_t n = plane / s.c, c = plane % s.c, z = row / height.out, p = row % height.out;
-      if (width.out == 1) {
-        pool.column(tall, n, c, z, p, scratch);
+      if (columns) {
+        pool.columns(n, c, z, p, scratch);
       } else {
         pool.row(n, c, z, p, scratch);
       }

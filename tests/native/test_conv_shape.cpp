@@ -54,7 +54,7 @@ TEST(output_extent_counts_windows) {
   });
 }
 
-TEST(outputs_are_those_at_which_a_tap_is_inside) {
+TEST(outputs_and_taps_are_those_that_meet_inside) {
   for_each_axis([](Axis a) {
     for (a.out = 1; a.out <= output_extent(a, Rounding::ceil); ++a.out) {
       for (int64_t f = 0; f < a.filter; ++f) {
@@ -64,6 +64,8 @@ TEST(outputs_are_those_at_which_a_tap_is_inside) {
         for (int64_t o = 0; o < a.out; ++o) {
           const int64_t cell = o * a.stride + f * a.dilation - a.pad_begin;
           CHECK_EQUAL(range.begin <= o && o < range.end, 0 <= cell && cell < a.in, "axis", a, "tap", f);
+          const Range taps = a.taps(o);
+          CHECK_EQUAL(taps.begin <= f && f < taps.end, 0 <= cell && cell < a.in, "axis", a, "output", o);
         }
       }
     }

@@ -155,11 +155,24 @@ def test_a_failed_request_leaves_the_worker_alive() -> None:
         numpy.close()
 
 
+SPIN = """
+import time
+while time.process_time() < 0.5:
+    pass
+print(1, flush=True)
+time.sleep(600)
+"""
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_processor_time_of_others_is_seen() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+    """Half a second of it, however long it takes among others; a clock tick is 10 ms."""
+    with subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE) as other:
+        start = time.monotonic()
         unknown, known = environment.Neighbours([]), environment.Neighbours([other.pid])
-        time.sleep(0.5)
-        used, left = unknown.cores(), known.cores()
+        assert other.stdout is not None
+        other.stdout.read(1)
+        left, used = known.cores(), unknown.cores()  # what others use in between counts for `used`
+        seconds = time.monotonic() - start
         other.kill()
-    assert used - left > 0.1
+    assert (used - left) * seconds > 0.4

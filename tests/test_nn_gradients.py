@@ -89,6 +89,27 @@ LAYERS: dict[str, tuple[Callable[[np.random.Generator], nn.Layer], tuple[int, ..
     "adaptive": (lambda rng: nn.AdaptiveAvgPool2d((3, 2)), (2, 3, 7, 5)),
     "global": (lambda rng: nn.GlobalAvgPool2d(), (2, 3, 4, 5)),
     "global-nhwc": (lambda rng: nn.GlobalAvgPool2d(layout="NHWC"), (2, 4, 5, 3)),
+    "transposed1d": (
+        lambda rng: nn.ConvTranspose1d(3, 2, 4, stride=3, output_padding=2, dtype=F64, rng=rng),
+        (2, 3, 5),
+    ),
+    "transposed3d-ndhwc": (
+        lambda rng: nn.ConvTranspose3d(
+            2, 4, (2, 1, 3), stride=(1, 2, 2), groups=2, layout="NDHWC", dtype=F64, rng=rng
+        ),
+        (2, 2, 3, 2, 2),
+    ),
+    "pool1d": (lambda rng: nn.MaxPool1d(3, stride=2, padding=1), (2, 3, 8)),
+    "pool3d-ndhwc": (
+        lambda rng: nn.MaxPool3d((1, 2, 3), stride=(1, 2, 1), layout="NDHWC"),
+        (2, 2, 5, 4, 3),
+    ),
+    "avg-pool1d-nwc": (lambda rng: nn.AvgPool1d(3, padding=1, layout="NWC"), (2, 7, 4)),
+    "avg-pool3d": (lambda rng: nn.AvgPool3d((2, 3, 1), ceil_mode=True), (2, 2, 3, 5, 2)),
+    "adaptive1d": (lambda rng: nn.AdaptiveAvgPool1d(3), (2, 3, 7)),
+    "adaptive3d": (lambda rng: nn.AdaptiveAvgPool3d((2, 1, 3)), (2, 2, 3, 4, 5)),
+    "global1d-nwc": (lambda rng: nn.GlobalAvgPool1d(layout="NWC"), (2, 5, 3)),
+    "global3d": (lambda rng: nn.GlobalAvgPool3d(), (2, 3, 2, 4, 3)),
     "conv1d": (
         lambda rng: nn.Conv1d(2, 4, 3, stride=2, padding=((2, 1),), dtype=F64, rng=rng),
         (3, 2, 9),

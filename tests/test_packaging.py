@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import re
+import runpy
 import tomllib
 from importlib.machinery import PathFinder
 from importlib.resources import files
@@ -140,3 +141,10 @@ def test_the_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
             exec(compile(code, page, "exec"), namespace)
         if expected:
             assert output.getvalue() == expected
+
+
+def test_the_page_of_mistakes_says_what_is_said() -> None:
+    """Real calls, made again; `python tools/make_mistakes.py` writes the page anew."""
+    tool = runpy.run_path(str(ROOT / "tools" / "make_mistakes.py"))
+    assert len(tool["MISTAKES"]) == 20
+    assert tool["page"]() == tool["PAGE"].read_text(encoding="utf-8")

@@ -253,7 +253,7 @@ def test_ctrl_c_keeps_the_last_complete_epoch(tmp_path: Path) -> None:
             if line.startswith("    2 "):
                 process.send_signal(signal.SIGINT)
                 break
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)  # a busy machine draws slowly
     assert process.returncode == 130
     assert errors == ""
     epochs = len(metrics(tmp_path / "run")["epochs"])

@@ -186,6 +186,15 @@ void apply_transposed_output(const Padding& padding, const Dims& output_padding,
   }
 }
 
+// What may have been meant where x has not the channels that each of w's filters takes.
+std::string channels_hint(const Layout& layout, const Dims& x, int64_t filter_channels, int64_t groups) {
+  if (filter_channels == 1 && groups == 1)
+    return ": for a depthwise convolution pass groups=" + std::to_string(layout.channels(x));
+  const int64_t elsewhere = layout.channels_last ? x[1] : x.back();
+  if (elsewhere != filter_channels * groups) return "";
+  return std::string(": are x's channels ") + (layout.channels_last ? "first" : "last") + "? Then pass that layout";
+}
+
 }  // namespace
 
 ConvGeometry::ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const Padding& padding, const Dims& dilation,
@@ -204,7 +213,7 @@ ConvGeometry::ConvGeometry(Dims x_shape, Dims w_shape, const Dims& stride, const
     throw py::value_error(
         "x has " + std::to_string(shape.c) + " channels but w takes " + std::to_string(w[1] * groups) +
         (groups > 1 ? " (" + std::to_string(w[1]) + " in each of " + std::to_string(groups) + " groups)" : "") + "; " +
-        shapes);
+        shapes + channels_hint(layout, x, w[1], groups));
   }
   apply_filter(w, stride, dilation, spatial, shape.axis);
   for (std::size_t i = 0; i < spatial; ++i) shape.axis[3 - spatial + i].in = layout.extent(x, i);

@@ -160,16 +160,7 @@ class Conv3d(_Convolution):
         super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
 
 
-class ConvTranspose2d(_Convolution):
-    """y = activation(conv_transpose2d(x, weight) + bias).
-
-    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with layout="NHWC".
-    `weight` is (in_channels, out_channels/groups, R, S) in either layout, `bias` (out_channels,).
-    Geometry is that of `fastconv.conv_transpose2d`; the other options are those of `Conv2d`.
-    """
-
-    _op = "conv_transpose2d"
-
+class _ConvTranspose(_Convolution):
     def __init__(
         self,
         in_channels: int,
@@ -191,3 +182,59 @@ class ConvTranspose2d(_Convolution):
     def _channels(self) -> tuple[int, int]:
         c, k = self.weight.data.shape[:2]
         return c, k * self.geometry["groups"]
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """y = activation(conv_transpose1d(x, weight) + bias).
+
+    x is (N, in_channels, W) and y (N, out_channels, Q), or channels last with layout="NWC".
+    `weight` is (in_channels, out_channels/groups, S) in either layout; otherwise `ConvTranspose2d`.
+    """
+
+    _op = "conv_transpose1d"
+    _axes = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: AxisArgument,
+        *,
+        layout: str = "NCW",
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """y = activation(conv_transpose2d(x, weight) + bias).
+
+    x is (N, in_channels, H, W) and y (N, out_channels, P, Q), or channels last with layout="NHWC".
+    `weight` is (in_channels, out_channels/groups, R, S) in either layout, `bias` (out_channels,).
+    Geometry is that of `fastconv.conv_transpose2d`; the other options are those of `Conv2d`.
+    """
+
+    _op = "conv_transpose2d"
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """y = activation(conv_transpose3d(x, weight) + bias).
+
+    x is (N, in_channels, D, H, W) and y (N, out_channels, Z, P, Q), or channels last with
+    layout="NDHWC". `weight` is (in_channels, out_channels/groups, T, R, S) in either layout;
+    otherwise `ConvTranspose2d`.
+    """
+
+    _op = "conv_transpose3d"
+    _axes = 3
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: AxisArgument,
+        *,
+        layout: str = "NCDHW",
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)

@@ -176,6 +176,7 @@ def test_an_output_folder_that_is_not_there(tmp_path: Path) -> None:
         cli.run(_options("--json", str(tmp_path / "nowhere" / "run.json")))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

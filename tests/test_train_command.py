@@ -239,6 +239,7 @@ def test_a_disk_that_fills_up_keeps_the_epoch_before(
     predict.load_model(folder / "run" / "model.safetensors")
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_the_last_complete_epoch(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fastconv", "train", "--model", "mlp", "--epochs", "9999"]
     with subprocess.Popen(
@@ -265,6 +266,7 @@ def test_ctrl_c_keeps_the_last_complete_epoch(tmp_path: Path) -> None:
     assert model.evaluate(*data.mnist_sample()[1])["loss"] == kept["val_loss"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_in_the_first_epoch_keeps_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +279,7 @@ def test_ctrl_c_in_the_first_epoch_keeps_nothing(
     assert list((folder / "run").iterdir()) == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_waits_until_both_files_are_written() -> None:
     done = []
 

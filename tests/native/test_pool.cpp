@@ -137,6 +137,19 @@ TEST(forward_finds_the_first_maximum) {
   for_each_problem<double>(check_forward, [&] { return integers.next<double>(); });
 }
 
+TEST(forward_of_windows_too_large_for_tables) {
+  PoolShape s{.n = 1, .c = 3, .axis = {}};  // 65,792 taps
+  s.axis[1] = {.in = 258, .filter = 257, .stride = 2, .pad_begin = 1};
+  s.axis[2] = {.in = 260, .filter = 256, .stride = 3, .pad_end = 1};
+  for (Axis& a : s.axis) a.out = output_extent(a);
+  Integers integers(4);
+  for (const Memory& memory : {test::kNCHW, test::kNHWC}) {
+    GuardedTensor<float> x(input_shape(s), memory);
+    x.fill([&] { return integers.next<float>(-1000000, 1000000); });
+    check_forward(s, memory, x);
+  }
+}
+
 TEST(forward_of_integers) {
   Integers integers(3);
   const auto extreme = [&]<class T>(T) {

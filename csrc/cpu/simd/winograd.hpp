@@ -6,6 +6,8 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
+constexpr int kPrefetched = 64;  // elements ahead of the transposed
+
 template <class T>
 void planes_to_pixels(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
                       int64_t count) {
@@ -14,7 +16,11 @@ void planes_to_pixels(T* pixels, int64_t pixel_stride, const T* planes, int64_t 
   for (; first + kL <= count; first += kL) {
     Vector<T> square[kL];
 #pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) square[i] = i < channels ? load(planes + i * channel_stride + first) : Vector<T>{};
+    for (int i = 0; i < kL; ++i) {
+      const T* cells = planes + i * channel_stride + first;
+      square[i] = i < channels ? load(cells) : Vector<T>{};
+      __builtin_prefetch(cells + kPrefetched);  // more rows than the hardware follows
+    }
     transpose<T>(square);
 #pragma GCC unroll 16
     for (int i = 0; i < kL; ++i) store<T>(pixels + (first + i) * pixel_stride, square[i]);

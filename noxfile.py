@@ -1,5 +1,6 @@
 """The project's chores: `nox` checks style, types and tests; `nox -s NAME` does any one of them."""
 
+import os
 import re
 import shutil
 import tempfile
@@ -13,9 +14,18 @@ nox.options.reuse_venv = "yes"
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
 EMULATED = ("nehalem", "aarch64")
-CUDA_TOOLS = ("pybind11>=3.1", "nvidia-cuda-cuobjdump==13.2.*", "nvidia-cuda-nvdisasm==13.2.*")
+CUDA_TOOLS = (
+    "pybind11>=3.1",
+    "nvidia-cuda-cuobjdump==13.2.*",
+    "nvidia-cuda-nvdisasm==13.2.*",
+    "gcovr>=8",
+    "pytest-xdist>=3",
+)
 CUDA_TESTS = ("backends", "tensor_cores", "gpu", "gpu_training")
-EMULATOR = ("emulator", "emulator-asan", "emulator-tsan")
+EMULATOR = ("emulator-coverage", "emulator-asan", "emulator-tsan")
+# gcovr: the instances of a template are one.
+MERGED = ("--merge-mode-functions", "merge-use-line-min", "--merge-lines")
+MANY_HITS = ("--gcov-suspicious-hits-threshold", "0")  # billions are no error here
 
 
 def extra(name: str) -> list[str]:
@@ -72,8 +82,10 @@ def emulated(session: nox.Session) -> None:
 @nox.session
 def cuda(session: nox.Session) -> None:
     """CUDA: the module for all GPUs, and its kernels on an emulated device, in every mode."""
-    nvcc = "ON" if shutil.which("nvcc") else "pypi"
-    session.install(".[test,cuda13]", *extra("dev"), *CUDA_TOOLS, env={"FASTCONV_CUDA": nvcc})
+    nvcc = os.environ.get("FASTCONV_CUDA") or ("ON" if shutil.which("nvcc") else "pypi")
+    settings = ("cmake.define.FASTCONV_DEVICE_TESTS=ON", "build-dir=build/cuda")
+    wanted = (".[test,cuda13]", *(f"--config-settings={setting}" for setting in settings))
+    session.install(*wanted, *extra("dev"), *CUDA_TOOLS, env={"FASTCONV_CUDA": nvcc})
     where = "import fastconv._cuda as module; print(module.__file__)"
     module = session.run("python", "-c", where, silent=True)
     session.run("python", "tools/check_sass.py", str(module).strip())
@@ -82,7 +94,10 @@ def cuda(session: nox.Session) -> None:
     tests = [f"tests/test_{name}.py" for name in CUDA_TESTS]
     for mode in ("forward late", "reverse late", "shuffled early"):
         modes = {"FASTCONV_EMULATOR": mode, "FASTCONV_TEST_BACKENDS": "emu"}
-        session.run("python", "-m", "pytest", "-q", "-k", "not cpu", *tests, env=modes)
+        modes["FASTCONV_EMULATOR_BUILD"] = EMULATOR[0]
+        session.run("python", "-m", "pytest", "-q", "-n2", "-k", "not cpu", *tests, env=modes)
+    least = ("--fail-under-line", "95", f"build/{EMULATOR[0]}")
+    session.run("gcovr", "--filter", "csrc/cuda/", *MERGED, *MANY_HITS, *least)
 
 
 @nox.session
@@ -91,8 +106,7 @@ def coverage(session: nox.Session) -> None:
     session.install(*extra("dev"), "gcovr>=8", "pytest-cov>=6")
     session.run("cmake", "--workflow", "--preset", "coverage")
     objects = ("--gcov-exclude-directory", ".*CompilerId.*", "build/coverage")
-    merged = ("--merge-mode-functions", "merge-use-line-min", "--merge-lines")  # one of a template
-    session.run("gcovr", "--filter", "csrc/", *merged, "--fail-under-line", "90", *objects)
+    session.run("gcovr", "--filter", "csrc/", *MERGED, "--fail-under-line", "90", *objects)
     session.install(".[test]")
     session.run("python", "-m", "pytest", "--cov=fastconv")
 

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, for a machine with nvcc 13, python3 with NumPy and CuPy, and g++; PyTorch is compared with
-# if it is there. Needs no internet if pybind11 and scipy-openblas32 are installed (or lie in the folder WHEELS).
-# usage: benchmarks/gpu_report.sh [FOLDER]   writes FOLDER/{report.txt,layers.json}, default benchmarks/results/gpu-DATE
+# Everything that needs a GPU, for a machine with nvcc 13, g++, cmake, ninja and a python3 that has CuPy; PyTorch is
+# compared with if it is there. With WHEELS=folder it needs no package index: `pip download -d folder` scikit-build-core,
+# pybind11, scipy-openblas32, ml_dtypes and what the extra `test` asks for.
+# usage: benchmarks/gpu_report.sh [FOLDER]   writes report.txt, layers.json, wrappers-device.txt and training.json to
+# FOLDER, by default benchmarks/results/gpu-DATE. FASTCONV_DATA=folder has mnist/ for the run to 99 %; TARGETS=80-real
+# builds for that and not for the device that is there.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(realpath -m "${1:-benchmarks/results/gpu-$(date +%Y-%m-%d)}")
@@ -34,25 +37,53 @@ build() {
   local pip=("$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check)
   if [ -n "${WHEELS:-}" ]; then pip+=(--no-index --find-links "$WHEELS"); fi
   # The targets of this device alone: the others' turn is in CI.
-  FASTCONV_CUDA=ON "${pip[@]}" ".[test]" -C cmake.define.FASTCONV_CUDA_TARGETS=native
+  FASTCONV_CUDA=ON "${pip[@]}" ".[test]" ml_dtypes pybind11 -C build-dir="$work/build" \
+    -C cmake.define.FASTCONV_CUDA_TARGETS="${TARGETS:-native}" -C cmake.define.FASTCONV_DEVICE_TESTS=ON
   "$work/venv/bin/python" -m fastconv info
 }
 
+# The emulated device, with the module for the Python tests.
+emulator() {
+  export PATH="$work/venv/bin:$PATH"
+  cmake --preset emulator -B "$work/emulator" -DPython_EXECUTABLE="$work/venv/bin/python" >/dev/null
+  cmake --build "$work/emulator" --parallel --target emulator_wrappers _cudaemu
+}
+
+# Each instruction's result on the device and on the emulator, bit for bit.
+wrappers() {
+  "$work/build/device_wrappers" >"$out/wrappers-device.txt"
+  "$work/emulator/tests/emulator/emulator_wrappers" >"$work/wrappers-emulator.txt"
+  diff "$out/wrappers-device.txt" "$work/wrappers-emulator.txt" && echo "all bits the same"
+}
+
 tests() {
-  FASTCONV_TEST_BACKENDS=cuda "$work/venv/bin/python" -m pytest -q -k cuda \
-    tests/test_backends.py tests/test_gpu_training.py
+  FASTCONV_EMULATOR_BUILD="$work/emulator" FASTCONV_TEST_BACKENDS="$1" "$work/venv/bin/python" -m pytest -q -k "$1" -p no:cacheprovider \
+    tests/test_backends.py tests/test_tensor_cores.py tests/test_gpu_training.py
 }
 
 sanitizer() {
   FASTCONV_TEST_BACKENDS=cuda compute-sanitizer --error-exitcode 1 --target-processes all \
-    "$work/venv/bin/python" -m pytest -q -k "cuda and (strides or groups or depthwise or volume or dense)" \
-    tests/test_backends.py
+    "$work/venv/bin/python" -m pytest -q -p no:cacheprovider \
+    -k "cuda and (strides or all_at_once or depthwise_all or chunks or dense or repeat)" \
+    tests/test_backends.py tests/test_tensor_cores.py
 }
 
-export -f machine build tests sanitizer
+# To 99 % where the whole of MNIST is at hand: FASTCONV_DATA names the folder that has it.
+train() {
+  local data=mnist_sample
+  if [ -d "${FASTCONV_DATA:-}/mnist" ]; then data=mnist; fi
+  "$work/venv/bin/fastconv" train --device cuda --data "$data" --epochs 5 --out "$work/run"
+  cp "$work/run/metrics.json" "$out/training.json"
+}
+
+export -f machine build emulator wrappers tests sanitizer train
+export out
 step "machine" 20 machine
-step "build" 240 build
-step "tests on the device" 150 tests
-step "layers against PyTorch" 120 "$work/venv/bin/python" benchmarks/gpu_layers.py "$out/layers.json"
-step "MNIST sample, 10 epochs" 60 "$work/venv/bin/fastconv" train --device cuda --out "$work/run"
-step "compute-sanitizer" 120 sanitizer
+step "build" 200 build
+step "emulator" 150 emulator
+step "wrappers, device and emulator" 20 wrappers
+step "tests on the device" 120 tests cuda
+step "layers and pools" 130 "$work/venv/bin/python" benchmarks/gpu_layers.py "$out/layers.json" 100
+step "MNIST" 60 train
+step "compute-sanitizer" 90 sanitizer
+step "tests on the emulator" 120 tests emu

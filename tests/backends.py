@@ -17,7 +17,8 @@ import pytest
 from checks import Guarded
 from fastconv import _dispatch, _gpu
 
-BUILT = Path(__file__).parents[1] / "build" / "emulator" / "tests" / "emulator"
+FOLDER = os.environ.get("FASTCONV_EMULATOR_BUILD", "emulator")  # in build/, or anywhere
+BUILT = Path(__file__).parents[1] / "build" / FOLDER / "tests" / "emulator"
 # Backends that must not be skipped, as in "emu cuda": a job that is there for them sets this.
 REQUIRED = os.environ.get("FASTCONV_TEST_BACKENDS", "").split()
 

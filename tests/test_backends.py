@@ -1,6 +1,7 @@
 """Every operation on the CPU, on emulated CUDA kernels and on a device: one set of tests."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_results_larger_than_a_tile_repeat_bit_for_bit(
     got = problem.run(which, "float32", layout, backend.call)
     assert_close(got, problem.exact(which, layout), 1.0, problem.reduction[which])
     assert same_bits(got, problem.run(which, "float32", layout, backend.call))
+
+
+def test_offsets_beyond_32_bits(backend: Arrays, tmp_path: Path) -> None:
+    if backend.name == "cuda":
+        pytest.skip("the cells between the images would have to be on the device")
+    apart = (1 << 31) + 160  # cells from image to image: most of this file is a hole
+    cells = np.memmap(tmp_path / "cells", np.float32, "w+", shape=apart + 160)
+    x = np.lib.stride_tricks.as_strided(cells, (2, 4, 5, 8), (4 * apart, 160, 32, 4))
+    rng = np.random.default_rng(13)
+    x[...] = rng.integers(-4, 5, x.shape)
+    w = rng.integers(-4, 5, (3, 4, 2, 3)).astype("float32")
+    y = backend.call(fastconv.conv2d, x, w)
+    np.testing.assert_array_equal(y, reference.conv(x.astype(float), w.astype(float), None))
+    dx = np.lib.stride_tricks.as_strided(cells, x.shape, x.strides)
+    fastconv.conv2d_grad_input(y, w, x.shape, out=dx)
+    want = reference.conv_grad_input(y.astype(float), w.astype(float), x.shape)
+    np.testing.assert_array_equal(dx, want)
 
 
 def test_parts_of_sums_stay_within_the_workspace(backend: Arrays) -> None:

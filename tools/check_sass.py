@@ -40,7 +40,7 @@ def cuobjdump(option: str, module: Path) -> list[str]:
 def readable(name: str) -> str:
     """The kernel's name without namespaces and arguments."""
     done = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True)
-    short = re.sub(r"fastconv::cuda::|\(anonymous namespace\)::|^void ", "", done.stdout.strip())
+    short = re.sub(r"fastconv::(cuda::)?|\(anonymous namespace\)::|^void ", "", done.stdout.strip())
     return short.partition("(")[0]
 
 
@@ -93,9 +93,9 @@ def main() -> None:
     for (target, kernel), count in registers(module).items():
         table[readable(kernel)][target] = count
     targets = sorted({target for row in table.values() for target in row})
-    print(f"{'registers a thread':<58}" + "".join(f"{target:>9}" for target in targets))
+    print(f"{'registers a thread':<72}" + "".join(f"{target:>9}" for target in targets))
     for kernel, row in sorted(table.items()):
-        print(f"{kernel:<58}" + "".join(f"{row.get(target, ''):>9}" for target in targets))
+        print(f"{kernel:<72}" + "".join(f"{row.get(target, ''):>9}" for target in targets))
     used = instructions(module)
     if not used:
         sys.exit(f"{module} has no kernels")

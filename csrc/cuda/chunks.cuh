@@ -38,20 +38,23 @@ struct TensorSlab {
   }
 };
 
-// The words that a lane multiplies, as mma.cuh says for a: 16 lines from `line`, 32 bytes of terms from `term`. Words i
-// and i + 2 are a lane's of b, for eight lines each.
-template <class T, class Slab>
+// The words that a lane multiplies, as mma.cuh says: 16 lines from `line`, 32 bytes of terms from `term`. Either those
+// of a, or (kOfB) of b for the first eight lines and then for the others: its pairs must lie in neighbouring registers.
+template <class T, bool kOfB, class Slab>
 __device__ __forceinline__ void load_fragment(Slab& slab, int line, int term, unsigned (&words)[4]) {
   constexpr int kHalf = kMultiplyTerms<T> / 2;
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
+  // Matrix or word i has these of the lines and of the terms.
+  const auto line_of = [](int i) { return (kOfB ? i / 2 : i % 2) * 8; };
+  const auto term_of = [](int i) { return (kOfB ? i % 2 : i / 2) * kHalf; };
   if constexpr (Slab::kAlongTerms) {
-    load_matrices<false>(words, slab.at(line + lane % 16, term + lane / 16 * kHalf));
+    load_matrices<false>(words, slab.at(line + line_of(lane / 8) + lane % 8, term + term_of(lane / 8)));
   } else if constexpr (sizeof(T) == 2) {
-    load_matrices<true>(words, slab.at(line + lane / 8 % 2 * 8, term + lane / 16 * kHalf + lane % 8));
+    load_matrices<true>(words, slab.at(line + line_of(lane / 8), term + term_of(lane / 8) + lane % 8));
   } else {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      words[i] = std::bit_cast<unsigned>(*slab.at(line + lane / 4 + i % 2 * 8, term + lane % 4 + i / 2 * kHalf));
+      words[i] = std::bit_cast<unsigned>(*slab.at(line + line_of(i) + lane / 4, term + term_of(i) + lane % 4));
     }
   }
   if constexpr (sizeof(T) == 4) {
@@ -91,10 +94,9 @@ class ChunkReader {
       const Place term = term_.place(operand_.terms);
 #pragma unroll
       for (int i = 0; i < kRowCount; ++i) {
-        const bool valid = terms_left_ > 0 && row_[i].has(term, operand_);
-        const T* const from = valid ? row_[i].data + term.offset : operand_.data;
+        const bool valid = (terms_left_ > 0) & row_[i].has(term, operand_);
         copy_async(reinterpret_cast<Chunk*>(slab.at(row_in_slab_ + i * kStep, term_in_slab_ + turn * kStep)),
-                   reinterpret_cast<const Chunk*>(from), valid);
+                   reinterpret_cast<const Chunk*>(row_[i].data + term.offset), valid);
       }
       term_.add(operand_.terms, operand_.terms.slab);
       terms_left_ -= kTermStep;

@@ -79,7 +79,8 @@ __device__ Shared& shared_memory() {
   return *reinterpret_cast<Shared*>(shared_bytes);
 }
 
-// One value from global to shared memory, or zero, without waiting for it where the device can (8.0 and up).
+// One value from global to shared memory, or zero, without waiting for it where the device can (8.0 and up). Where it
+// is not valid, nothing is read.
 template <class T>
 __device__ __forceinline__ void copy_async(T* to, const T* from, bool valid) {
 #if __CUDA_ARCH__ >= 800

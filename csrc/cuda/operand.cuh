@@ -153,7 +153,8 @@ struct OperandRow {
             place.d};
   }
   __device__ __forceinline__ bool has(const Place& term, const Operand<T>& operand) const {
-    return inside(w + term.w, operand.image[kW]) && inside(h + term.h, operand.image[kH]) &&
+    // Without branches: behind them the compiler would work out the term's offset anew for every row.
+    return inside(w + term.w, operand.image[kW]) & inside(h + term.h, operand.image[kH]) &
            inside(d + term.d, operand.image[kD]);
   }
 
@@ -193,12 +194,12 @@ class CellReader {
     const bool term_exists = terms_left_ > 0;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const bool valid = term_exists && row_[i].has(term, operand_);
+      const bool valid = term_exists & row_[i].has(term, operand_);
       T* const to = slab.at(row_in_slab_ + i * kStep, term_in_slab_);
       if constexpr (sizeof(T) == 2) {  // too small for an asynchronous copy
         *to = valid ? row_[i].data[term.offset] : T(0);
       } else {
-        copy_async(to, valid ? row_[i].data + term.offset : operand_.data, valid);
+        copy_async(to, row_[i].data + term.offset, valid);
       }
     }
     term_.add(operand_.terms, operand_.terms.slab);

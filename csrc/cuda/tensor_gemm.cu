@@ -57,16 +57,16 @@ __device__ __forceinline__ void multiply_slab(typename A::Slab& a_slab, typename
   for (int term = 0; term < A::kDepth; term += kMultiplyTerms<T>) {
     unsigned a[Tile::kWarpRows / 16][4], b[Tile::kWarpColumns / 16][4];
 #pragma unroll
-    for (int i = 0; i < Tile::kWarpRows / 16; ++i) load_fragment<T>(a_slab, warp_row + 16 * i, term, a[i]);
+    for (int i = 0; i < Tile::kWarpRows / 16; ++i) load_fragment<T, false>(a_slab, warp_row + 16 * i, term, a[i]);
 #pragma unroll
     for (int j = 0; j < Tile::kWarpColumns / 16; ++j) {
-      load_fragment<T>(b_slab, warp_column + 16 * j, term, b[j]);
+      load_fragment<T, true>(b_slab, warp_column + 16 * j, term, b[j]);
     }
 #pragma unroll
     for (int i = 0; i < Tile::kWarpRows / 16; ++i) {
 #pragma unroll
       for (int j = 0; j < Tile::kWarpColumns / 8; ++j) {
-        multiply_add<T>(sums[i][j], a[i], {b[j / 2][j % 2], b[j / 2][j % 2 + 2]});
+        multiply_add<T>(sums[i][j], a[i], {b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]});
       }
     }
   }

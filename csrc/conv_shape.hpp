@@ -52,6 +52,14 @@ struct Axis {
     return {begin, end > begin ? end : begin};
   }
 
+  // The outputs whose taps are all real cells; empty if there is none.
+  FASTCONV_HD constexpr Range inner_outputs() const {
+    const Range first = outputs(0), last = outputs(filter - 1);
+    const int64_t begin = first.begin > last.begin ? first.begin : last.begin;
+    const int64_t end = first.end < last.end ? first.end : last.end;
+    return {begin, end > begin ? end : begin};
+  }
+
   // Pooling, without dilation: the real cells of output o's window, in order of o ...
   FASTCONV_HD constexpr Range cells(int64_t o) const {
     if (even) return {o * in / out, ceil_div((o + 1) * in, out)};

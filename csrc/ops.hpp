@@ -69,6 +69,9 @@ struct ConvPlan {
   const char* reason;
 };
 
+// In place of the number of a tap, a byte: there is none.
+inline constexpr uint8_t kNoTap = 255;
+
 // What an average divides the sum of a window by.
 struct Divisor {
   int64_t fixed = 0;          // this, unless it is zero
@@ -104,6 +107,15 @@ void conv_bgrad(const std::array<int64_t, 5>& dy_shape, Tensor<const T> dy, Vect
 // indices (may be absent): the flat cell of each maximum in its input plane, -1 where a window holds no cell.
 template <class T>
 void max_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices);
+// For training: the number (t * R + r) * S + s of the tap that each maximum came from, kNoTap for none. Windows have at
+// most 255 taps. If `rectified`, x is the output of a ReLU, and maxima of zero come from none: the gradient is then
+// that of the ReLU's input.
+template <class T>
+void max_pool_offsets_fprop(const PoolShape& shape, Tensor<const T> x, bool rectified, Tensor<T> y,
+                            Tensor<uint8_t> offsets);
+// dx: each dy at the tap of its window that the offset names; offsets that name none are passed over.
+template <class T>
+void max_pool_offsets_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx);
 // dx = 0, then dx[indices] += dy; throws std::invalid_argument, dx untouched, where an index is outside [-1, cells).
 template <class T>
 void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx);

@@ -182,6 +182,32 @@ def test_max_pool_and_its_gradient(backend: Arrays, case: PoolCase, layout: Layo
     np.testing.assert_array_equal(channels_first(layout, dx), want_dx)
 
 
+@pytest.mark.parametrize("case", POOLS, ids=str)
+@pytest.mark.parametrize("rectified", [False, True])
+@layout_
+def test_max_pool_that_tracks_its_source(
+    backend: Arrays, case: PoolCase, rectified: bool, layout: Layout
+) -> None:
+    axes = len(case.x) - 2
+    x, geometry = special(case.x), {"layout": at_rank(layout, axes), **case.geometry}
+    if rectified:
+        x = np.maximum(x, 0)
+    want, indices = reference.max_pool(x, case.kernel_size, **case.geometry)
+    pool = getattr(ops, f"max_pool{axes}d_tracked")
+    grad = getattr(ops, f"max_pool{axes}d_tracked_grad")
+    keywords = {"rectified": rectified, **geometry}
+    y, source = backend.call(pool, to(layout, x), case.kernel_size, **keywords)
+    np.testing.assert_array_equal(channels_first(layout, y), want)
+    assert (source.shape, source.dtype) == (y.shape, np.uint8)
+    dy = np.random.default_rng(6).integers(-4, 5, want.shape).astype("float32")
+    shape, out = to(layout, x).shape, Guarded(to(layout, x).shape, "float32")
+    dx = backend.call(grad, to(layout, dy), source, shape, case.kernel_size, **geometry, out=out)
+    if rectified:
+        indices = np.where(want > 0, indices, -1)
+    want_dx = reference.max_pool_grad(dy, indices, case.x)
+    np.testing.assert_array_equal(channels_first(layout, dx), want_dx)
+
+
 def test_max_pool_gradient_takes_any_indices_and_refuses_those_outside(backend: Arrays) -> None:
     rng = np.random.default_rng(8)
     dy = rng.integers(-4, 5, (2, 3, 4, 5)).astype("float32")

@@ -203,3 +203,38 @@ def test_repr_nests() -> None:
         "Residual(body=Linear(3, 3), activation=None)"
     )
     assert repr(nn.BatchNorm2d(5, momentum=0.01)) == "BatchNorm2d(5, momentum=0.01)"
+
+
+def pooled(layout: str) -> nn.Sequential:
+    """Each kind of layer that ends in a ReLU, before a max-pool; for x (N, 3, 21, 18)."""
+    common: dict[str, Any] = {"layout": layout}
+    return nn.Sequential(
+        nn.Conv2d(3, 5, (3, 2), activation="relu", rng=1, **common),
+        nn.MaxPool2d((3, 2), stride=(2, 1), padding=(1, 0), **common),
+        nn.Sequential(nn.Conv2d(5, 4, 2, rng=2, **common), nn.ReLU(), nn.MaxPool2d(2, **common)),
+        nn.BatchNorm2d(4, activation="relu", **common),
+        nn.MaxPool2d((2, 3), stride=1, **common),
+        nn.Flatten(),
+        nn.Linear(4 * 3 * 5, 5, rng=3),
+    )
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_fit_computes_what_the_layers_compute_one_by_one(layout: str) -> None:
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((24, 3, 21, 18), np.float32), rng.integers(0, 5, 24)
+    if layout == "NHWC":
+        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    fitted, stepped = pooled(layout), pooled(layout)
+    loss = nn.SoftmaxCrossEntropy()
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 8, "loss": loss, "shuffle": False}
+    fitted.fit(x, y, optimizer=optim.SGD(0.05, momentum=0.9), **settings)
+    optimizer = optim.SGD(0.05, momentum=0.9)
+    for start in (0, 8, 16, 0, 8, 16):
+        batch = slice(start, start + 8)
+        loss.forward(stepped.forward(x[batch]), y[batch])
+        stepped.backward(loss.backward())
+        optimizer.step(stepped.parameters())
+    for ours, expected in zip(fitted.state(), stepped.state(), strict=True):
+        same_bits(ours.data, expected.data)
+    assert not any(layer._grad_is_rectified or layer._rectifies_grad for layer in fitted.walk())

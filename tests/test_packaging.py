@@ -88,7 +88,7 @@ def parameters(function: ast.FunctionDef) -> list[str]:
 SPELLINGS = (
     (r"typing\.SupportsInt \| typing\.SupportsIndex", "int"),
     (r"collections\.abc\.|fastconv\._core\.", ""),
-    (r"numpy\.ndarray|_Indices", "_Array"),
+    (r"numpy\.ndarray|_Indices|_Offsets", "_Array"),
     (r"_Padding", "str | Sequence[tuple[int, int]]"),
 )
 

@@ -26,6 +26,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("batch_norm_grad", batch_norm_grad);
   m.def("max_pool_fprop", max_pool_fprop);
   m.def("max_pool_dgrad", max_pool_dgrad);
+  m.def("max_pool_offsets_fprop", max_pool_offsets_fprop);
+  m.def("max_pool_offsets_dgrad", max_pool_offsets_dgrad);
   m.def("avg_pool_fprop", avg_pool_fprop);
   m.def("avg_pool_dgrad", avg_pool_dgrad);
   m.def("matmul", matmul);

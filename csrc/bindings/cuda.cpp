@@ -56,6 +56,8 @@ PYBIND11_MODULE(FASTCONV_CUDA_MODULE, m) {
   m.def("batch_norm_grad", on_stream(batch_norm_grad));
   m.def("max_pool_fprop", on_stream(max_pool_fprop));
   m.def("max_pool_dgrad", on_stream(max_pool_dgrad));
+  m.def("max_pool_offsets_fprop", on_stream(max_pool_offsets_fprop));
+  m.def("max_pool_offsets_dgrad", on_stream(max_pool_offsets_dgrad));
   m.def("avg_pool_fprop", on_stream(avg_pool_fprop));
   m.def("avg_pool_dgrad", on_stream(avg_pool_dgrad));
   m.def("matmul", on_stream(matmul));

@@ -286,6 +286,15 @@ void PoolGeometry::check_max_pool() const {
   }
 }
 
+void PoolGeometry::check_offsets() const {
+  const auto& [depth, height, width] = shape.axis;
+  if (depth.filter <= kNoTap && height.filter <= kNoTap && depth.filter * height.filter * width.filter <= kNoTap)
+    return;
+  throw py::value_error("kernel_size must have at most 255 cells for one-byte offsets, got " +
+                        std::to_string(depth.filter) + " * " + std::to_string(height.filter) + " * " +
+                        std::to_string(width.filter));
+}
+
 PoolGeometry::PoolGeometry(Dims x_shape, const Dims& output_size, const std::string& layout_name)
     : x(std::move(x_shape)) {
   const std::size_t spatial = output_size.size();

@@ -42,6 +42,7 @@ struct PoolGeometry {
   PoolGeometry(Dims x_shape, const Dims& output_size, const std::string& layout);
 
   void check_max_pool() const;  // what a maximum asks of its windows beyond that
+  void check_offsets() const;   // and what bytes that number their taps ask
 };
 
 void register_geometry(py::module_& m);

@@ -210,6 +210,48 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
   });
 }
 
+inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, bool rectified, py::array& y,
+                                   py::array& offsets) {
+  g.check_max_pool();
+  g.check_offsets();
+  visit_float(x, "x", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(x, "x", g.x, kOfGeometry);
+    check_type<T>(y, "out", "x");
+    check_shape(y, "out", g.y, "the output's");
+    check_writable(y, "out");
+    check_type<uint8_t>(offsets, "offsets", "");
+    check_shape(offsets, "offsets", g.y, "the output's");
+    check_writable(offsets, "offsets");
+    const py::array x_view = addressable(x);
+    const auto xt = readable<T>(x_view, g.channels_last);
+    const auto yt = writable<T>(y, g.channels_last);
+    const auto at = writable<uint8_t>(offsets, g.channels_last);
+    const ReleasedGil release;
+    backend::max_pool_offsets_fprop<T>(g.shape, xt, rectified, yt, at);
+  });
+}
+
+inline void max_pool_offsets_dgrad(const PoolGeometry& g, const py::array& dy, const py::array& offsets,
+                                   py::array& dx) {
+  g.check_offsets();
+  visit_float(dy, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_shape(dy, "dy", g.y, "the shape of the pool's output for these arguments");
+    check_type<uint8_t>(offsets, "offsets", "");
+    check_shape(offsets, "offsets", g.y, "the shape of dy");
+    check_type<T>(dx, "out", "dy");
+    check_shape(dx, "out", g.x, "input_shape");
+    check_writable(dx, "out");
+    const py::array dy_view = addressable(dy);
+    const auto dyt = readable<T>(dy_view, g.channels_last);
+    const auto at = readable<uint8_t>(offsets, g.channels_last);
+    const auto dxt = writable<T>(dx, g.channels_last);
+    const ReleasedGil release;
+    backend::max_pool_offsets_dgrad<T>(g.shape, dyt, at, dxt);
+  });
+}
+
 inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx, bool channels_last) {
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);

@@ -7,6 +7,7 @@
 #include "simd/depthwise.hpp"
 #include "simd/gemm.hpp"
 #include "simd/pool.hpp"
+#include "simd/pool_gradient.hpp"
 #include "simd/sum.hpp"
 #include "simd/winograd.hpp"
 
@@ -48,7 +49,9 @@ constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,
                                          depthwise_row<T>,
                                          depthwise_reduce_row<T>};
 template <class T>
-constexpr PoolKernels<T> kPool{max_row<T>};
+constexpr PoolKernels<T> kPool{max_block<T>};
+template <class T>
+constexpr PoolGradientKernels<T> kPoolGradient{spread_block<T>};
 template <class T>
 constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
 template <class T>
@@ -72,6 +75,8 @@ const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
                       kPool<uint8_t>,
                       kPool<int32_t>,
                       kPool<int64_t>,
+                      kPoolGradient<float>,
+                      kPoolGradient<double>,
                       kSum<float>,
                       kSum<double>,
                       kWinograd<float>,

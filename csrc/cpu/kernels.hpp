@@ -104,9 +104,6 @@ struct DepthwiseKernels {
                      const int32_t* numbers, int64_t tap_count, int64_t step);
 };
 
-// Lanes of a row of maxima; both arrays are padded to a whole vector.
-inline constexpr int64_t kPoolLanes = 256;
-
 // What lanes hold a type in: tap numbers run beside the values, and a byte is too short for them.
 template <class T>
 struct LaneOf {
@@ -123,12 +120,54 @@ struct LaneOf<uint8_t> {
 template <class T>
 using Lane = typename LaneOf<T>::Type;
 
+// Maxima [rows][lanes]: lane j of row i takes the largest x[i * x_row + j * x_step + taps[t].offset] of the taps with
+// begin <= j < end: the first of equal ones, the first NaN if there is one, the type's lowest value (-inf) for no tap.
+template <class T>
+struct MaxBlock {
+  int64_t rows, lanes;
+  const T* x;
+  int64_t x_row, x_step;
+  const RowTap* taps;
+  const int32_t* codes;  // of the taps, >= 0
+  int64_t tap_count;
+  T* y;
+  int64_t y_row;  // lanes are side by side
+  // What they came from, as one of these or neither: the tap's code as a byte, 255 for none; or the code + index + i *
+  // index_row + j * index_step, -1 for none.
+  uint8_t* offsets;
+  int64_t* indices;
+  int64_t where_row;
+  int64_t index, index_row, index_step;
+  bool rectified;  // only maxima > 0 came from anywhere
+};
+
 template <class T>
 struct PoolKernels {
-  // best[i], tap[i]: the largest value of lane i < count and the number of the tap it came from: the first of equal
-  // ones, the first NaN if there is one; the type's lowest value (-inf) and -1 where no tap has one. numbers[tap] >= 0.
-  void (*max_row)(Lane<T>* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
-                  int64_t tap_count, int64_t step);
+  void (*maxima)(const MaxBlock<T>& block);
+};
+
+// The gradient of maxima [rows][lanes]. The tap adds dy[i * dy_row + j * dy_step + dy_offset] to lane j of row i, for
+// begin <= j < end and where offsets[...] is its code.
+struct SpreadTap {
+  int64_t dy_offset, where_offset, begin, end;
+  int32_t code;
+};
+template <class T>
+struct SpreadBlock {
+  int64_t rows, lanes[2];  // of one phase of columns, or of two that alternate in dx
+  const T* dy;
+  int64_t dy_row, dy_step;
+  const uint8_t* offsets;
+  int64_t where_row, where_step;
+  const SpreadTap* taps[2];
+  int64_t tap_count[2];
+  T* dx;  // every cell is written
+  int64_t dx_row, dx_step;
+  bool alternate;
+};
+template <class T>
+struct PoolGradientKernels {
+  void (*spread)(const SpreadBlock<T>& block);
 };
 
 inline constexpr int64_t kMaxLanes = 16;  // of the widest vector
@@ -207,6 +246,8 @@ struct Kernels {
   PoolKernels<uint8_t> pool_uint8;
   PoolKernels<int32_t> pool_int32;
   PoolKernels<int64_t> pool_int64;
+  PoolGradientKernels<float> pool_gradient32;
+  PoolGradientKernels<double> pool_gradient64;
   SumKernels<float> sum32;
   SumKernels<double> sum64;
   WinogradKernels<float> winograd32;

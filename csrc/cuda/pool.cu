@@ -18,7 +18,9 @@ struct MaxPool {
   int64_t cells;  // of y
   Tensor<const T> x;
   Tensor<T> y;
-  Tensor<int64_t> indices;  // may be absent
+  Tensor<int64_t> indices;  // both may be absent
+  Tensor<uint8_t> offsets;
+  bool rectified;
 };
 
 // One thread an output: the first NaN of its window, or the first of the largest cells.
@@ -31,6 +33,7 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
     using Limits = std::numeric_limits<Sum<T>>;
     Sum<T> best = Limits::has_infinity ? -Limits::infinity() : Limits::lowest();
     int64_t index = -1;
+    int number = kNoTap;
     for (int t = depth.first_tap(y.at[0]); t < last_t; ++t) {
       for (int r = height.first_tap(y.at[1]); r < last_r; ++r) {
         for (int s = width.first_tap(y.at[2]); s < last_s; ++s) {
@@ -40,11 +43,47 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
           if (index >= 0 && !(value > best) && !first_nan) continue;
           best = value;
           index = (static_cast<int64_t>(x.at[0]) * height.in + x.at[1]) * width.in + x.at[2];
+          number = (t * height.filter + r) * width.filter + s;
         }
       }
     }
     *y.in(p.y) = T(best);
     if (p.indices.data != nullptr) *y.in(p.indices) = index;
+    if (p.offsets.data != nullptr)
+      *y.in(p.offsets) = static_cast<uint8_t>(p.rectified && !(best > 0) ? kNoTap : number);
+  }
+}
+
+// The gradient from the numbers of taps gathers: the windows over a cell are known, so no table is needed.
+template <class T>
+struct MaxPoolOffsetsGradient {
+  Window window[3];
+  int channels, in[3], out[3];
+  int64_t cells;  // of dx
+  Tensor<const T> dy;
+  Tensor<const uint8_t> offsets;
+  Tensor<T> dx;
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, 1)
+    max_pool_offsets_grad_kernel(const __grid_constant__ MaxPoolOffsetsGradient<T> p) {
+  const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
+  for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
+    const Cell x = Cell::of(i, p.channels, p.in, p.dx.stride[1] == 1);
+    Sum<T> sum = 0;
+    for (int t = depth.filter - 1; t >= 0; --t) {  // from the last tap on, which is in the order of the outputs
+      const int z = depth.output(x.at[0], t, p.out[0]);
+      for (int r = height.filter - 1; z >= 0 && r >= 0; --r) {
+        const int row = height.output(x.at[1], r, p.out[1]);
+        for (int s = width.filter - 1; row >= 0 && s >= 0; --s) {
+          const Cell y{x.n, x.c, {z, row, width.output(x.at[2], s, p.out[2])}};
+          if (y.at[2] < 0 || *y.in(p.offsets) != (t * height.filter + r) * width.filter + s) continue;
+          sum += Sum<T>(*y.in(p.dy));
+        }
+      }
+    }
+    *x.in(p.dx) = T(sum);
   }
 }
 
@@ -121,8 +160,11 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_grad_kernel(const __grid
 
 }  // namespace
 
+namespace {
+
 template <class T>
-void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices) {
+void max_pool(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices, Tensor<uint8_t> offsets,
+              bool rectified) {
   check_extents(s.axis);
   MaxPool<T> p{};
   for (std::size_t axis = 0; axis < 3; ++axis) {
@@ -134,7 +176,38 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
   p.x = x;
   p.y = y;
   p.indices = indices;
+  p.offsets = offsets;
+  p.rectified = rectified;
   launch(max_pool_kernel<T>, grid_for(ceil_div(p.cells, kThreads)), kThreads, 0, p);
+}
+
+}  // namespace
+
+template <class T>
+void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices) {
+  max_pool<T>(s, x, y, indices, {}, false);
+}
+template <class T>
+void max_pool_offsets_fprop(const PoolShape& s, Tensor<const T> x, bool rectified, Tensor<T> y,
+                            Tensor<uint8_t> offsets) {
+  max_pool<T>(s, x, y, {}, offsets, rectified);
+}
+
+template <class T>
+void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx) {
+  check_extents(s.axis);
+  MaxPoolOffsetsGradient<T> p{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    p.window[axis] = Window::of(s.axis[axis]);
+    p.in[axis] = static_cast<int>(s.axis[axis].in);
+    p.out[axis] = static_cast<int>(s.axis[axis].out);
+  }
+  p.channels = narrow(s.c);
+  p.cells = s.n * s.c * s.cells();
+  p.dy = dy;
+  p.offsets = offsets;
+  p.dx = dx;
+  launch(max_pool_offsets_grad_kernel<T>, grid_for(ceil_div(p.cells, kThreads)), kThreads, 0, p);
 }
 
 template <class T>
@@ -169,8 +242,10 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   launch(max_pool_grad_kernel<T>, grid_for(ceil_div(p.inputs, kThreads)), kThreads, 0, p);
 }
 
-#define FASTCONV_INSTANTIATE(T)                                                                \
-  template void max_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<int64_t>); \
+#define FASTCONV_INSTANTIATE(T)                                                                              \
+  template void max_pool_offsets_fprop(const PoolShape&, Tensor<const T>, bool, Tensor<T>, Tensor<uint8_t>); \
+  template void max_pool_offsets_dgrad(const PoolShape&, Tensor<const T>, Tensor<const uint8_t>, Tensor<T>); \
+  template void max_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<int64_t>);               \
   template void max_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<const int64_t>, Tensor<T>);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)

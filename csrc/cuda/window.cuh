@@ -37,6 +37,11 @@ struct Window {
   __device__ __forceinline__ int input(int output, int tap) const {
     return output * stride + tap * dilation - pad_begin;
   }
+  // The output, of `outputs`, at which a tap reads an input; -1 if there is none.
+  __device__ __forceinline__ int output(int input, int tap, int outputs) const {
+    const int distance = input + pad_begin - tap * dilation;
+    return distance < 0 || distance % stride != 0 || distance / stride >= outputs ? -1 : distance / stride;
+  }
   __device__ __forceinline__ bool inside(int i) const { return static_cast<unsigned>(i) < static_cast<unsigned>(in); }
   // The taps [begin, end) that meet a real cell at an output.
   __device__ __forceinline__ int first_tap(int output) const {

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 _Array: TypeAlias = NDArray[Any]  # float32 or float64, all of one call the same
 _Indices: TypeAlias = NDArray[np.int64]
+_Offsets: TypeAlias = NDArray[np.uint8]
 _Padding: TypeAlias = str | Sequence[tuple[int, int]]
 
 __version__: str
@@ -130,6 +131,12 @@ def max_pool_fprop(
     geometry: PoolGeometry, x: _Array, y: _Array, indices: _Indices | None, /
 ) -> None: ...
 def max_pool_dgrad(dy: _Array, indices: _Indices, dx: _Array, channels_last: bool, /) -> None: ...
+def max_pool_offsets_fprop(
+    geometry: PoolGeometry, x: _Array, rectified: bool, y: _Array, offsets: _Offsets, /
+) -> None: ...
+def max_pool_offsets_dgrad(
+    geometry: PoolGeometry, dy: _Array, offsets: _Offsets, dx: _Array, /
+) -> None: ...
 def avg_pool_fprop(
     geometry: PoolGeometry, x: _Array, y: _Array, count_padding: bool, divisor: int, /
 ) -> None: ...

@@ -118,6 +118,42 @@ void check_backward(const PoolShape& s, const Memory& memory) {
   });
 }
 
+// The number of the tap that reads cell `index` at output (z, p, q).
+int64_t tap_number(const PoolShape& s, int64_t index, int64_t z, int64_t p, int64_t q) {
+  const auto& [depth, height, width] = s.axis;
+  const auto tap = [](const Axis& a, int64_t cell, int64_t o) {
+    return (cell + a.pad_begin - o * a.stride) / a.dilation;
+  };
+  const int64_t t = tap(depth, index / width.in / height.in, z), r = tap(height, index / width.in % height.in, p);
+  return (t * height.filter + r) * width.filter + tap(width, index % width.in, q);
+}
+
+// Offsets name the taps of the maxima, and lead dy to the cells that the indices lead it to.
+template <class T, bool kRectified>
+void check_offsets(const PoolShape& s, const Memory& memory, const GuardedTensor<T>& x) {
+  Integers integers(6);
+  GuardedTensor<T> dy(output_shape(s), memory), expected(input_shape(s), test::kNCHW, T(0));
+  dy.fill([&] { return integers.next<T>(); });
+  with_threads([&](int threads) {
+    GuardedTensor<T> y(output_shape(s), memory), dx(input_shape(s), memory);
+    GuardedTensor<uint8_t> offsets(output_shape(s), memory);
+    max_pool_offsets_fprop(s, x.readable(), kRectified, y.tensor(), offsets.tensor());
+    expected.fill([] { return T(0); });
+    y.for_each([&](T value, int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) {
+      const Maximum maximum = window_maximum(s, x, n, c, z, p, q);
+      const bool both_nan = value != value && maximum.value != maximum.value;
+      CHECK(both_nan || static_cast<double>(value) == maximum.value, "memory", memory, "threads", threads, "y", value);
+      const int64_t i = kRectified && !(maximum.value > 0) ? -1 : maximum.index;
+      CHECK_EQUAL(offsets(n, c, z, p, q), i < 0 ? kNoTap : tap_number(s, i, z, p, q), "memory", memory);
+      const int64_t width = s.axis[2].in, height = s.axis[1].in;
+      if (i >= 0) expected(n, c, i / width / height, i / width % height, i % width) += dy(n, c, z, p, q);
+    });
+    max_pool_offsets_dgrad(s, dy.readable(), offsets.readable(), dx.tensor());
+    CHECK(dx.same_cells(expected), "memory", memory, "threads", threads);
+    CHECK(y.guards_intact() && offsets.guards_intact() && dx.guards_intact(), "memory", memory, "threads", threads);
+  });
+}
+
 template <class T>
 void for_each_problem(void (*check)(const PoolShape&, const Memory&, const GuardedTensor<T>&), auto make_cell) {
   for (const PoolShape& s : shapes()) {
@@ -170,6 +206,13 @@ TEST(forward_passes_nan_and_infinities) {
     const auto i = integers.next<std::size_t>(0, 5);
     return i < 4 ? special[i] : -kInfinity<float>;
   });
+}
+
+TEST(offsets_name_the_taps_of_the_maxima) {
+  Integers integers(7);
+  for_each_problem<float>(check_offsets<float, false>, [&] { return integers.next<float>(); });
+  for_each_problem<float>(check_offsets<float, true>, [&] { return integers.next<float>(); });
+  for_each_problem<double>(check_offsets<double, true>, [&] { return integers.next<double>(); });
 }
 
 TEST(backward_adds_gradients_at_their_indices) {

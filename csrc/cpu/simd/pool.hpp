@@ -17,24 +17,48 @@ constexpr Lane<T> lowest() {
   }
 }
 
-// A whole vector of lanes from as many bytes.
 template <class T>
-Vector<int32_t> widen(const T* bytes) {
-  typedef T Bytes [[gnu::vector_size(kLanes<int32_t>), gnu::aligned(1), gnu::may_alias]];
-  return __builtin_convertvector(*reinterpret_cast<const Bytes*>(bytes), Vector<int32_t>);
+using Codes = decltype(Vector<Lane<T>>{} < Vector<Lane<T>>{});  // integers as wide as the lanes of T
+
+// A whole vector of lanes from as many elements, side by side: bytes are widened.
+template <class T>
+Vector<Lane<T>> load_side_by_side(const T* src) {
+  if constexpr (sizeof(T) > 1) {
+    return load(src);
+  } else {
+    return convert<Vector<int32_t>>(*reinterpret_cast<const Bytes<int32_t, T>*>(src));
+  }
 }
+template <class T>
+Vector<Lane<T>> load_whole(const T* src, int64_t step) {
+  constexpr int kL = kLanes<Lane<T>>;
+  if (step == 1) return load_side_by_side(src);
+  if (step == 2) return even_lanes<Lane<T>>(load_side_by_side(src), load_side_by_side(src + kL));
+  Vector<Lane<T>> v{};
+  for (int i = 0; i < kL; ++i) v[i] = src[i * step];
+  return v;
+}
+
+// The lanes of a row's last vector, of which every tap reads the same, with a step of 1 or 2.
+template <class T>
+struct Tail {
+  Lanes<T> low, high;
+
+  Tail(int count, int64_t step)
+      : low(0, clamp_lanes<T>((count - 1) * step + 1)), high(0, clamp_lanes<T>((count - 1) * step + 1 - kLanes<T>)) {}
+  Vector<T> load_from(const T* src, int64_t step) const {
+    return step == 1 ? low.load_from(src) : even_lanes<T>(low.load_from(src), high.load_from(src + kLanes<T>));
+  }
+};
 
 // load_tap, of any type.
 template <class T>
-Vector<Lane<T>> load_values(const T* base, const RowTap& tap, int64_t first, int64_t step) {
+Vector<Lane<T>> load_ragged(const T* base, const RowTap& tap, int64_t first, int64_t step) {
   if constexpr (sizeof(T) > 1) {
     return load_tap(base, tap, first, step);
   } else {
-    constexpr int kL = kLanes<int32_t>;
     const T* src = base + tap.offset + first * step;
     const int begin = clamp_lanes<int32_t>(tap.begin - first), end = clamp_lanes<int32_t>(tap.end - first);
-    if (step == 1 && begin == 0 && end == kL) return widen(src);
-    if (step == 2 && begin == 0 && tap.end - first > kL) return even_lanes<int32_t>(widen(src), widen(src + kL));
     Vector<int32_t> v{};
     for (int i = begin; i < end; ++i) v[i] = src[i * step];
     return v;
@@ -42,27 +66,121 @@ Vector<Lane<T>> load_values(const T* base, const RowTap& tap, int64_t first, int
 }
 
 template <class T>
-void max_row(Lane<T>* best, int32_t* tap, int64_t count, const T* src, const RowTap* taps, const int32_t* numbers,
-             int64_t tap_count, int64_t step) {
-  using V = Vector<Lane<T>>;
+struct Best {
+  Vector<Lane<T>> value = Vector<Lane<T>>{} + lowest<T>();
+  Codes<T> code = Codes<T>{} - 1;
+
+  void take(Codes<T> lanes, Vector<Lane<T>> v, int32_t tap_code) {
+    value = lanes ? v : value;
+    code = lanes ? Codes<T>{} + tap_code : code;
+  }
+};
+
+// The maxima of a vector of lanes, all of which read real cells at every tap: load(tap) is what they read.
+template <class T, class Load>
+Best<T> maxima_inside(const MaxBlock<T>& b, Load load) {
+  Best<T> best{load(b.taps[0]), Codes<T>{} + b.codes[0]};
+  for (int64_t t = 1; t < b.tap_count; ++t) {
+    const Vector<Lane<T>> value = load(b.taps[t]);
+    best.take(~(value <= best.value) & (best.value == best.value), value, b.codes[t]);
+  }
+  return best;
+}
+template <class T>
+Best<T> maxima_at_edge(const MaxBlock<T>& b, const T* x, int64_t first) {
+  using Code = decltype(Codes<T>{}[0] + 0);
+  Codes<T> lanes{};
+  for (int i = 0; i < kLanes<Lane<T>>; ++i) lanes[i] = i;
+  Best<T> best;
+  for (int64_t t = 0; t < b.tap_count; ++t) {
+    const RowTap& tap = b.taps[t];
+    const Codes<T> real = (lanes >= static_cast<Code>(clamp_lanes<Lane<T>>(tap.begin - first))) &
+                          (lanes < static_cast<Code>(clamp_lanes<Lane<T>>(tap.end - first)));
+    const Vector<Lane<T>> value = load_ragged(x, tap, first, b.x_step);
+    best.take(real & ((~(value <= best.value) & (best.value == best.value)) | (best.code < 0)), value, b.codes[t]);
+  }
+  return best;
+}
+
+// The first `count` lanes, as bytes.
+template <class Byte, class V>
+void store_bytes(Byte* p, V v, int count) {
+  constexpr int kL = sizeof(V) / sizeof(v[0]);
+  typedef Byte Bytes [[gnu::vector_size(kL), gnu::aligned(1), gnu::may_alias]];
+  const Bytes bytes = convert<Bytes>(v);
+  if (count == kL) {
+    *reinterpret_cast<Bytes*>(p) = bytes;
+    return;
+  }
+#if defined(__AVX512F__)
+  if constexpr (kL == 16) {
+    _mm_mask_storeu_epi8(p, static_cast<__mmask16>(0xFFFFu >> (16 - count)), reinterpret_cast<__m128i>(bytes));
+    return;
+  }
+#endif
+  for (int i = 0; i < count; ++i) p[i] = bytes[i];
+}
+
+template <class T>
+void store_values(T* y, Vector<Lane<T>> v, int count) {
+  if constexpr (sizeof(T) == 1) {
+    store_bytes(y, v, count);
+  } else if (count == kLanes<T>) {
+    store<T>(y, v);
+  } else {
+    store_lanes<T>(y, v, count);
+  }
+}
+
+// Codes as indices: plus index + lane * step, -1 for none.
+template <class V>
+void store_indices(int64_t* out, V codes, int64_t index, int64_t step, int count) {
+  constexpr int kL = sizeof(V) / sizeof(codes[0]), kHalf = kLanes<int64_t>;
+  using Code = decltype(codes[0] + 0);
+  typedef Code Half [[gnu::vector_size(kHalf * sizeof(Code)), gnu::aligned(1), gnu::may_alias]];
+  Vector<int64_t> lane{};
+  for (int i = 0; i < kHalf; ++i) lane[i] = i;
+  for (int first = 0; first < kL && first < count; first += kHalf) {
+    const Vector<int64_t> code =
+        __builtin_convertvector(reinterpret_cast<const Half*>(&codes)[first / kHalf], Vector<int64_t>);
+    const Vector<int64_t> found = code + (lane + first) * step + index;
+    store_values<int64_t>(out + first, code < 0 ? Vector<int64_t>{} - 1 : found, clamp_lanes<int64_t>(count - first));
+  }
+}
+
+template <class T>
+void max_block(const MaxBlock<T>& b) {
   constexpr int kL = kLanes<Lane<T>>;
-  using Mask = decltype(V{} < V{});
-  using Number = decltype(Mask{}[0] + 0);
-  Mask lanes{};
-  for (int i = 0; i < kL; ++i) lanes[i] = i;
-  for (int64_t first = 0; first < count; first += kL) {
-    V b = V{} + lowest<T>();
-    Mask number = Mask{} - 1;
-    for (int64_t t = 0; t < tap_count; ++t) {
-      const V value = load_values(src, taps[t], first, step);
-      const Mask real = (lanes >= static_cast<Number>(clamp_lanes<Lane<T>>(taps[t].begin - first))) &
-                        (lanes < static_cast<Number>(clamp_lanes<Lane<T>>(taps[t].end - first)));
-      const Mask take = real & ((value > b) | ((value != value) & (b == b)) | (number < 0));
-      b = take ? value : b;
-      number = take ? Mask{} + static_cast<Number>(numbers[t]) : number;
+  const int64_t step = b.x_step, last = (b.lanes - 1) / kL * kL;  // the first lane of the last vector
+  int64_t begin = b.tap_count == 0 ? b.lanes : 0, end = b.lanes;
+  for (int64_t t = 0; t < b.tap_count; ++t) {
+    begin = b.taps[t].begin > begin ? b.taps[t].begin : begin;
+    end = b.taps[t].end < end ? b.taps[t].end : end;
+  }
+  const Tail<Lane<T>> tail(static_cast<int>(b.lanes - last), step);
+  const int64_t whole = kL + (step == 2 ? 1 : 0);  // loads by two end one element after the last lane's
+  for (int64_t i = 0; i < b.rows; ++i) {
+    const T* x = b.x + i * b.x_row;
+    for (int64_t first = 0; first < b.lanes; first += kL) {
+      const T* from = x + first * step;
+      Best<T> best;
+      if (begin <= first && first + whole <= end) {
+        best = maxima_inside(b, [&](const RowTap& tap) { return load_whole(from + tap.offset, step); });
+      } else if (sizeof(T) > 1 && begin <= first && end == b.lanes && (step == 1 || step == 2)) {
+        if constexpr (sizeof(T) > 1)
+          best = maxima_inside(b, [&](const RowTap& tap) { return tail.load_from(from + tap.offset, step); });
+      } else {
+        best = maxima_at_edge(b, x, first);
+      }
+      const int count = clamp_lanes<Lane<T>>(b.lanes - first);
+      store_values<T>(b.y + i * b.y_row + first, best.value, count);
+      if (b.rectified) best.code = best.value > 0 ? best.code : Codes<T>{} - 1;
+      if (b.offsets != nullptr) store_bytes(b.offsets + i * b.where_row + first, best.code, count);
+      if (b.indices != nullptr) {
+        store_indices(b.indices + i * b.where_row + first, best.code, b.index + i * b.index_row + first * b.index_step,
+                      b.index_step, count);
+      }
     }
-    store<Lane<T>>(best + first, b);
-    for (int i = 0; i < kL; ++i) tap[first + i] = static_cast<int32_t>(number[i]);
   }
 }
 

@@ -24,6 +24,10 @@ constexpr int kLanes = kVectorBytes / sizeof(T);
 template <class T>
 using Vector [[gnu::vector_size(kVectorBytes), gnu::aligned(alignof(T)), gnu::may_alias]] = T;
 
+// As many bytes as a vector of T has lanes.
+template <class T, class Byte>
+using Bytes [[gnu::vector_size(kLanes<T>), gnu::aligned(1), gnu::may_alias]] = Byte;
+
 template <class T>
 Vector<T> load(const T* p) {
   return *reinterpret_cast<const Vector<T>*>(p);
@@ -31,6 +35,32 @@ Vector<T> load(const T* p) {
 template <class T>
 void store(T* p, Vector<T> v) {
   *reinterpret_cast<Vector<T>*>(p) = v;
+}
+
+template <int kBytes>
+struct IntegerOf;
+template <>
+struct IntegerOf<2> {
+  using Type = int16_t;
+};
+template <>
+struct IntegerOf<4> {
+  using Type = int32_t;
+};
+
+// A vector of integers to one of others, as many: by steps of twice or half the width, since GCC takes longer ones lane
+// by lane.
+template <class To, class From>
+To convert(From v) {
+  constexpr int kFrom = sizeof(v[0]), kLaneCount = sizeof(From) / kFrom, kTo = sizeof(To) / kLaneCount;
+  if constexpr (kFrom > 2 * kTo || kTo > 2 * kFrom) {
+    constexpr int kBetween = kFrom > kTo ? kFrom / 2 : kFrom * 2;
+    using Integer = typename IntegerOf<kBetween>::Type;
+    typedef Integer Between [[gnu::vector_size(kLaneCount * kBetween)]];
+    return convert<To>(__builtin_convertvector(v, Between));
+  } else {
+    return __builtin_convertvector(v, To);
+  }
 }
 
 template <class T>
@@ -72,6 +102,7 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
 template <class T>
 class Lanes {
  public:
+  Lanes() = default;
   Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {}
   // These, or none.
   Lanes when(bool some) const { return some ? *this : Lanes(0, 0); }
@@ -86,6 +117,14 @@ class Lanes {
     if (begin_ == 0 && end_ == kLanes<T>) return store<T>(base, v);
     for (int i = begin_; i < end_; ++i) base[i] = v[i];
   }
+  // As many bytes.
+  template <class Byte>
+  Bytes<T, Byte> load_bytes_from(const Byte* base) const {
+    Bytes<T, Byte> v{};
+    if (begin_ == 0 && end_ == kLanes<T>) return *reinterpret_cast<const Bytes<T, Byte>*>(base);
+    for (int i = begin_; i < end_; ++i) v[i] = base[i];
+    return v;
+  }
 
  private:
   int begin_, end_;
@@ -95,6 +134,7 @@ class Lanes {
 template <>
 class Lanes<float> {
  public:
+  Lanes() = default;
   Lanes(int begin, int end)
       : mask_(static_cast<__mmask16>(end > begin ? (0xFFFFu >> (16 - end)) & (0xFFFFu << begin) : 0)) {}
   Lanes when(bool some) const {
@@ -106,6 +146,10 @@ class Lanes<float> {
     return reinterpret_cast<Vector<float>>(_mm512_maskz_loadu_ps(mask_, base));
   }
   void store_to(float* base, Vector<float> v) const { _mm512_mask_storeu_ps(base, mask_, reinterpret_cast<__m512>(v)); }
+  template <class Byte>
+  Bytes<float, Byte> load_bytes_from(const Byte* base) const {
+    return reinterpret_cast<Bytes<float, Byte>>(_mm_maskz_loadu_epi8(mask_, base));
+  }
 
  private:
   __mmask16 mask_;

@@ -11,13 +11,15 @@ from .layer import Array, Layer
 class ReLU(Layer):
     """y = max(x, 0); the gradient at 0 is 0."""
 
+    activation = "relu"
+
     def forward(self, x: Array) -> Array:
         y = self._compute(ops.relu, x)
         self._saved = y if self.training else None
         return y
 
     def backward(self, dy: Array) -> Array:
-        return self._compute(ops.relu_grad, dy, self._recall())
+        return self._before_activation(dy, self._recall())
 
 
 class LeakyReLU(Layer):

@@ -74,8 +74,7 @@ class BatchNorm2d(Layer):
 
     def backward(self, dy: Array) -> Array:
         x, y, mean, rstd, of_batch = self._recall()
-        if self.activation == "relu":
-            dy = self._compute(ops.relu_grad, dy, y)
+        dy = self._before_activation(dy, y)
         weight, bias = self.weight, self.bias
         if of_batch:
             return self._compute(

@@ -69,8 +69,7 @@ class _Convolution(Layer):
     def backward(self, dy: Array) -> Array | None:
         x, y = self._recall()
         weight, bias = self.weight, self.bias
-        if self.activation == "relu":
-            dy = self._compute(ops.relu_grad, dy, y)
+        dy = self._before_activation(dy, y)
         if bias is not None:
             self._function("_grad_bias")(dy, layout=self.geometry["layout"], out=bias.grad)
         grad_weight, grad_input = self._function("_grad_weight"), self._function("_grad_input")

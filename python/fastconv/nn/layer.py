@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import ops
 from .._dispatch import cuda
 
 Array = NDArray[Any]
@@ -60,7 +61,13 @@ class Layer(ABC):
     training: bool = True
     needs_input_grad: bool = True  # False on the first trained layer: its input is the data
     _saved: Any = None
-    _recycled: dict[Any, Array] | None = None  # a dict inside `fit`, see `_compute`
+    activation: str | None = None  # what the layer's output has been through last
+    _recycled: dict[Any, Any] | None = None  # a dict inside `fit`, see `_compute`
+    # Inside `fit`, where a layer that can comes after a ReLU: it returns the gradient of what went
+    # into that ReLU, and the layer with the ReLU need not do it.
+    _can_rectify_grad: bool = False
+    _rectifies_grad: bool = False
+    _grad_is_rectified: bool = False
 
     @abstractmethod
     def forward(self, x: Array) -> Array:
@@ -182,18 +189,23 @@ class Layer(ABC):
             )
         return self._saved
 
-    def _compute(
-        self, op: Callable[..., Array], *args: Any, slot: str = "", **kwargs: Any
-    ) -> Array:
-        """Call `op`; while `fit` trains, into the array it returned last time for these shapes.
+    def _before_activation(self, dy: Array, y: Array) -> Array:
+        """The gradient of what went into the activation from that of y, which came out."""
+        if self.activation is None or self._grad_is_rectified:
+            return dy
+        return self._compute(ops.relu_grad, dy, y)
+
+    def _compute(self, op: Callable[..., Any], *args: Any, slot: str = "", **kwargs: Any) -> Array:
+        """Call `op`; while `fit` trains, into what it returned last time for these shapes.
 
         Each step's activations are dead by the next step, and writing a fresh large array costs
         more in page faults than in arithmetic. Two calls of one op in a step need two slots.
         """
         if self._recycled is None or not self.training:
-            return op(*args, **kwargs)
+            fresh: Array = op(*args, **kwargs)
+            return fresh
         key = (op, slot, *(getattr(a, "shape", a) for a in args))
-        y = op(*args, out=self._recycled.get(key), **kwargs)
+        y: Array = op(*args, out=self._recycled.get(key), **kwargs)
         self._recycled[key] = y
         return y
 

@@ -48,8 +48,7 @@ class Linear(Layer):
 
     def backward(self, dy: Array) -> Array | None:
         x, y = self._recall()
-        if self.activation == "relu":
-            dy = self._compute(ops.relu_grad, dy, y)
+        dy = self._before_activation(dy, y)
         if self.bias is not None:
             ops.column_sum(dy, out=self.bias.grad)
         ops.matmul(dy.T, x, out=self.weight.grad)

@@ -13,50 +13,6 @@ from .._geometry import AxisArgument, PaddingArgument, check_layout
 from .layer import Array, Layer
 
 
-class MaxPool2d(Layer):
-    """The largest value of each window; `stride` is the window's size unless given.
-
-    y is (N, C, P, Q), or (N, P, Q, C). The gradient goes to the first largest cell of a window in
-    row order. Geometry is that of `fastconv.max_pool2d`.
-    """
-
-    def __init__(
-        self,
-        kernel_size: AxisArgument,
-        *,
-        stride: AxisArgument | None = None,
-        padding: PaddingArgument = 0,
-        dilation: AxisArgument = 1,
-        ceil_mode: bool = False,
-        layout: str = "NCHW",
-    ) -> None:
-        self.kernel_size = kernel_size
-        self.layout = layout
-        self.geometry: dict[str, Any] = {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "ceil_mode": ceil_mode,
-            "layout": layout,
-        }
-
-    def forward(self, x: Array) -> Array:
-        pooled: Any = ops.max_pool2d(
-            x, self.kernel_size, return_indices=self.training, **self.geometry
-        )
-        y: Array
-        y, indices = pooled if self.training else (pooled, None)
-        self._saved = (indices, x.shape) if self.training else None
-        return y
-
-    def backward(self, dy: Array) -> Array:
-        indices, input_shape = self._recall()
-        return self._compute(ops.max_pool2d_grad, dy, indices, input_shape, layout=self.layout)
-
-    def extra_repr(self) -> str:
-        return ", ".join([f"{self.kernel_size}", *self._given(self.geometry)])
-
-
 class _Pool(Layer):
     """What the pools share: `_op` and its gradient, over `_axes` spatial axes."""
 
@@ -70,6 +26,7 @@ class _Pool(Layer):
 
 class _MaxPool(_Pool):
     _op = "max_pool"
+    _can_rectify_grad = True
 
     def __init__(
         self,
@@ -83,7 +40,6 @@ class _MaxPool(_Pool):
     ) -> None:
         check_layout(layout, self._axes)
         self.kernel_size = kernel_size
-        self.layout = layout
         self.geometry: dict[str, Any] = {
             "stride": stride,
             "padding": padding,
@@ -93,17 +49,19 @@ class _MaxPool(_Pool):
         }
 
     def forward(self, x: Array) -> Array:
-        pooled: Any = self._function()(
-            x, self.kernel_size, return_indices=self.training, **self.geometry
-        )
+        if not self.training:
+            self._saved = None
+            return self._compute(self._function(), x, self.kernel_size, **self.geometry)
+        pool, rectified = self._function("_tracked"), self._rectifies_grad
         y: Array
-        y, indices = pooled if self.training else (pooled, None)
-        self._saved = (indices, x.shape) if self.training else None
+        y, source = self._compute(pool, x, self.kernel_size, rectified=rectified, **self.geometry)
+        self._saved = (source, x.shape)
         return y
 
     def backward(self, dy: Array) -> Array:
-        indices, input_shape = self._recall()
-        return self._compute(self._function("_grad"), dy, indices, input_shape, layout=self.layout)
+        source, input_shape = self._recall()
+        grad = self._function("_tracked_grad")
+        return self._compute(grad, dy, source, input_shape, self.kernel_size, **self.geometry)
 
     def extra_repr(self) -> str:
         return ", ".join([f"{self.kernel_size}", *self._given(self.geometry)])
@@ -116,6 +74,14 @@ class MaxPool1d(_MaxPool):
 
     def __init__(self, kernel_size: AxisArgument, *, layout: str = "NCW", **options: Any) -> None:
         super().__init__(kernel_size, layout=layout, **options)
+
+
+class MaxPool2d(_MaxPool):
+    """The largest value of each window; `stride` is the window's size unless given.
+
+    y is (N, C, P, Q), or (N, P, Q, C). The gradient goes to the first largest cell of a window in
+    row order. Geometry is that of `fastconv.max_pool2d`.
+    """
 
 
 class MaxPool3d(_MaxPool):

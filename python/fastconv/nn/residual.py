@@ -32,9 +32,7 @@ class Residual(Layer):
         return y
 
     def backward(self, dy: Array) -> Array | None:
-        y = self._recall()
-        if self.activation == "relu":
-            dy = self._compute(ops.relu_grad, dy, y)
+        dy = self._before_activation(dy, self._recall())
         through_body = self.body.backward(dy)
         through_shortcut = dy if self.shortcut is None else self.shortcut.backward(dy)
         if not self.needs_input_grad:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,13 @@ class Sequential(Layer):
 
     def children(self) -> list[tuple[str, Layer]]:
         return [(str(position), layer) for position, layer in enumerate(self.layers)]
+
+    def neighbours(self) -> Iterator[tuple[Layer, Layer]]:
+        """Layers and those that take their output, in this chain and those inside it."""
+        yield from pairwise(self.layers)
+        for layer in self.walk():
+            if isinstance(layer, Sequential) and layer is not self:
+                yield from pairwise(layer.layers)
 
     @property
     def needs_input_grad(self) -> bool:

@@ -193,7 +193,8 @@ def _train_epoch(
 
 @contextmanager
 def _fitting(model: Sequential) -> Iterator[None]:
-    """Training mode, recycled arrays and no gradient for the data; all as it was afterwards."""
+    """Training mode, recycled arrays, no gradient for the data, no pass for a ReLU's gradient that
+    the next layer can do; all as it was afterwards."""
     layers = list(model.walk())
     modes = [layer.training for layer in layers]
     needs_input_grad = model.needs_input_grad
@@ -201,6 +202,9 @@ def _fitting(model: Sequential) -> Iterator[None]:
     model.needs_input_grad = False
     for layer in layers:
         layer._recycled = {}
+    for before, after in model.neighbours():
+        rectified = before.activation == "relu" and after._can_rectify_grad
+        before._grad_is_rectified = after._rectifies_grad = rectified
     try:
         yield
     finally:
@@ -208,6 +212,7 @@ def _fitting(model: Sequential) -> Iterator[None]:
         for layer, mode in zip(layers, modes, strict=True):
             layer.training = mode
             layer._recycled = layer._saved = None
+            layer._rectifies_grad = layer._grad_is_rectified = False
 
 
 def _batches(x: Array, y: Array, order: Array, batch_size: int) -> Iterator[tuple[Array, Array]]:

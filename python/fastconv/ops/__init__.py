@@ -49,6 +49,12 @@ from .dense import matmul as matmul
 from .dense import relu as relu
 from .dense import relu_grad as relu_grad
 from .max_pool import *
+from .max_pool import max_pool1d_tracked as max_pool1d_tracked
+from .max_pool import max_pool1d_tracked_grad as max_pool1d_tracked_grad
+from .max_pool import max_pool2d_tracked as max_pool2d_tracked
+from .max_pool import max_pool2d_tracked_grad as max_pool2d_tracked_grad
+from .max_pool import max_pool3d_tracked as max_pool3d_tracked
+from .max_pool import max_pool3d_tracked_grad as max_pool3d_tracked_grad
 from .plan import *
 
 # What fastconv itself offers.

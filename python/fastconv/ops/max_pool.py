@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,8 @@ from .._dispatch import output, resolve
 from .._geometry import AxisArgument, PaddingArgument
 from ._arguments import Array, Layout, channel_axis
 from ._ranks import other_ranks
+
+_MOST_TAPS = 255  # of a window: their numbers are bytes, and one of these says that there is none
 
 
 def max_pool2d(
@@ -71,6 +74,71 @@ def max_pool2d_grad(
     return dx
 
 
+def max_pool2d_tracked(
+    x: Array,
+    kernel_size: AxisArgument,
+    *,
+    stride: AxisArgument | None = None,
+    padding: PaddingArgument = 0,
+    dilation: AxisArgument = 1,
+    ceil_mode: bool = False,
+    layout: Layout = "NCHW",
+    rectified: bool = False,
+    out: tuple[Array, Array] | None = None,
+    _axes: int = 2,
+) -> tuple[Array, Array]:
+    """max_pool2d and, for max_pool2d_tracked_grad, where the maxima were: (y, source).
+
+    `source` has the shape of y and holds the cell's number in its window as a byte, 255
+    for none; or, if windows have more than 255 cells, max_pool2d's indices. With `rectified` x must
+    be the output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have no
+    source.
+    """
+    cells = math.prod(_geometry.per_axis(kernel_size, "kernel_size", _axes))
+    if cells > _MOST_TAPS:
+        options: dict[str, Any] = {"dilation": dilation, "ceil_mode": ceil_mode, "layout": layout}
+        options |= {"stride": stride, "padding": padding, "return_indices": True, "_axes": _axes}
+        y, indices = max_pool2d(x, kernel_size, **options)
+        if rectified:
+            indices[~(y > 0)] = -1
+        return y, indices
+    backend, (x,) = resolve(x=x)
+    geometry, shape = _geometry.pool_geometry(
+        _axes, x.shape, kernel_size, stride, padding, dilation, ceil_mode, layout
+    )
+    y, offsets = (None, None) if out is None else out
+    y = output(y, backend, shape, x.dtype, x=x)
+    offsets = output(offsets, backend, shape, np.uint8, x=x)
+    backend.kernels.max_pool_offsets_fprop(geometry, x, rectified, y, offsets)
+    return y, offsets
+
+
+def max_pool2d_tracked_grad(
+    dy: Array,
+    source: Array,
+    input_shape: tuple[int, ...],
+    kernel_size: AxisArgument,
+    *,
+    stride: AxisArgument | None = None,
+    padding: PaddingArgument = 0,
+    dilation: AxisArgument = 1,
+    ceil_mode: bool = False,
+    layout: Layout = "NCHW",
+    out: Array | None = None,
+    _axes: int = 2,
+) -> Array:
+    """The gradient of sum(max_pool2d(x) * dy) by x, from `source` of max_pool2d_tracked."""
+    if source.dtype != np.uint8:
+        return max_pool2d_grad(dy, source, input_shape, layout=layout, out=out, _axes=_axes)
+    backend, (dy, source) = resolve(dy=dy, source=source)
+    geometry, _ = _geometry.pool_geometry(
+        _axes, input_shape, kernel_size, stride, padding, dilation, ceil_mode, layout
+    )
+    dx = output(out, backend, input_shape, dy.dtype, dy=dy)
+    backend.kernels.max_pool_offsets_dgrad(geometry, dy, source, dx)
+    return dx
+
+
 def global_max_pool2d(
     x: Array,
     *,
@@ -109,5 +177,7 @@ def global_max_pool2d_grad(
 
 max_pool1d, max_pool3d = other_ranks(max_pool2d)
 max_pool1d_grad, max_pool3d_grad = other_ranks(max_pool2d_grad)
+max_pool1d_tracked, max_pool3d_tracked = other_ranks(max_pool2d_tracked)
+max_pool1d_tracked_grad, max_pool3d_tracked_grad = other_ranks(max_pool2d_tracked_grad)
 global_max_pool1d, global_max_pool3d = other_ranks(global_max_pool2d)
 global_max_pool1d_grad, global_max_pool3d_grad = other_ranks(global_max_pool2d_grad)

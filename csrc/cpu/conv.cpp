@@ -87,7 +87,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
-  if (float32 && winograd_allowed() && winograd::serves(shape) && std::min(shape.c, shape.k) >= 16 &&
+  if (float32 && winograd_allowed() && winograd::serves(shape) && std::min(shape.c, shape.k) >= 8 &&
       shape.n * shape.pixels() >= 256) {
     return {Algorithm::winograd, "3x3 without stride, enough channels and outputs to pay for the transforms"};
   }

@@ -18,19 +18,19 @@ run() {
   fi
 }
 
-layers=(--peers numpy torch torch:channels_last onnxruntime jax)
+layers=(--peers numpy torch torch:channels_last onnxruntime)  # JAX compiles every layer anew: an hour more
 products=(--peers numpy torch onnxruntime jax)
 
 run gemm gemm "${products[@]}"
 run gemm-1 gemm "${products[@]}" --threads 1
 FASTCONV_ISA=avx2 run gemm-avx2 gemm "${products[@]}" --threads 1
 run conv-nchw conv --pass all "${layers[@]}"
-run conv-nhwc conv --pass all --layout NHWC --peers numpy torch jax
+run conv-nhwc conv --pass all --layout NHWC --peers numpy torch
 run conv-nchw-1 conv "${layers[@]}" --threads 1
-run pool-nchw pool --pass all "${layers[@]}"
+run pool-nchw pool --pass all "${layers[@]}" jax
 run pool-nhwc pool --pass all --layout NHWC --peers numpy torch jax
 run train train --peers torch torch:channels_last keras numpy --rounds 5
-run start start "${layers[@]}" --rounds 9
+run start start "${layers[@]}" jax --rounds 9
 
 python benchmarks/tables.py "$folder"
 python benchmarks/pictures.py "$folder"

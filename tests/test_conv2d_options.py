@@ -1,5 +1,6 @@
 """What the keywords of conv2d mean: bias, activation, the forms of geometry, out, NaN and Inf."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -204,3 +205,14 @@ def test_direct_refuses_a_filter_that_spans_too_much_and_auto_does_without(
         fastconv.conv2d(x, w, algorithm="direct", **options)
     want = fastconv.conv2d(x, w[:, :, 1:2, 1:2])  # the other taps lie in the padding
     np.testing.assert_array_equal(fastconv.conv2d(x, w, **options), want)
+
+
+def test_auto_names_the_least_workspace_that_would_do(rng: np.random.Generator) -> None:
+    x = rng.integers(-4, 5, (2, 3, 9, 8)).astype(np.float32)
+    w = rng.integers(-4, 5, (4, 3, 3, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="workspace_limit is 0 bytes") as refused:
+        fastconv.conv2d(x, w, workspace_limit=0)
+    least = int(re.findall(r"\d+", str(refused.value))[-1])
+    same_bits(fastconv.conv2d(x, w, workspace_limit=least), fastconv.conv2d(x, w))
+    with pytest.raises(ValueError, match=str(least)):
+        fastconv.conv2d(x, w, workspace_limit=least - 1)

@@ -42,14 +42,18 @@ Algorithm preferred_algorithm() {
   return preferred;
 }
 
-// Calls run(algorithm). Where workspace_limit is too small for what "auto" chose, implicit needs the least.
+// Calls run(algorithm); implicit where workspace_limit is too small for what "auto" chose.
 template <class Run>
 void run_within(const ConvPlan& plan, const ConvOptions& options, Run run) {
-  if (options.algorithm != Algorithm::automatic || plan.algorithm == Algorithm::implicit) return run(plan.algorithm);
+  if (options.algorithm != Algorithm::automatic) return run(plan.algorithm);
   try {
     run(plan.algorithm);
-  } catch (const WorkspaceExceeded&) {
-    run(Algorithm::implicit);
+  } catch (const WorkspaceExceeded& chosen) {
+    try {
+      run(Algorithm::implicit);
+    } catch (const WorkspaceExceeded& other) {
+      throw chosen.needed < other.needed ? chosen : other;
+    }
   }
 }
 

@@ -26,16 +26,17 @@ inline std::size_t array_bytes(int64_t rows, int64_t cols, std::size_t itemsize)
 inline constexpr std::size_t kUnlimited = SIZE_MAX;
 
 struct WorkspaceExceeded : std::invalid_argument {
-  using std::invalid_argument::invalid_argument;
+  WorkspaceExceeded(std::size_t limit, std::size_t needed_, const char* algorithm)
+      : std::invalid_argument("workspace_limit is " + std::to_string(limit) + " bytes, but algorithm \"" + algorithm +
+                              "\" needs at least " + std::to_string(needed_) + " for this shape"),
+        needed(needed_) {}
+  std::size_t needed;
 };
 
 // As many of `threads` as fit into a limit, given the bytes that they share and that each needs for itself;
 // WorkspaceExceeded if not even one does.
 inline int threads_within(std::size_t limit, std::size_t shared, std::size_t each, int threads, const char* algorithm) {
-  if (shared > limit || each > limit - shared) {
-    throw WorkspaceExceeded("workspace_limit is " + std::to_string(limit) + " bytes, but algorithm \"" + algorithm +
-                            "\" needs at least " + std::to_string(shared + each) + " for this shape");
-  }
+  if (shared > limit || each > limit - shared) throw WorkspaceExceeded(limit, shared + each, algorithm);
   if (each == 0) return threads;
   return static_cast<int>(std::min(static_cast<std::size_t>(threads), (limit - shared) / each));
 }

@@ -92,7 +92,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) && std::min(shape.c, shape.k) >= 8 &&
-      shape.n * shape.pixels() >= 256) {
+      shape.n * shape.pixels() >= (pass == Pass::weight ? 100 : 48)) {
     return {Algorithm::winograd, "3x3 without stride, enough channels and outputs to pay for the transforms"};
   }
   if (pass == Pass::input && shape.group_c() <= 4)

@@ -2,9 +2,10 @@
 //
 //   y = A^T [ sum over c of (G g G^T) * (B^T d B) ] A        * is elementwise: 36 products of matrices
 //
-//   u[36][K panel][C][nr]   transformed filters, once a call
-//   v[36][tile][C]          transformed inputs of a task's tiles
-//   m[36][tile][K]          m[e] = v[e] u[e], for some filters at a time, so that it stays in the second-level cache
+//   u[36][K panel][C][nr]   transformed filters
+//   v[36][tile][C]          transformed inputs of some tiles
+//   m[36][tile][K]          m[e] = v[e] u[e], for a panel or two of filters at a time, so that it stays in the
+//                           second-level cache
 //
 // Lanes are channels throughout, so a transform is the same few additions for every lane.
 #include "winograd.hpp"
@@ -22,100 +23,40 @@
 namespace fastconv::cpu::winograd {
 namespace {
 
-constexpr int64_t kSmallInputs = 3 << 19;   // bytes of v: what a core finds again in the outer caches
-constexpr int64_t kLargeInputs = 4 << 20;   // where each task reads filters from memory, more tiles should share them
-constexpr int64_t kLargeFilters = 4 << 20;  // bytes of u that do not stay in the caches
-constexpr int64_t kFilterPanels = 2;        // of m
-constexpr int64_t kMinTasks = 8;
-
-// How a call is cut, and the parts of its workspace in bytes.
-template <class T>
-struct Plan {
-  const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const WinogradKernels<T>& transform = winograd_kernels<T>();
-  const int64_t lanes = transform.lanes;
-  TileGrid grid;
-  int64_t channels, filters;  // rounded up to whole vectors, to whole panels
-  int64_t panels;
-  Blocks tile_blocks, panel_blocks;  // of a task, in multiples of mr tiles and of panels
-  int64_t v_stride, m_stride;        // elements between the 36 parts; odd numbers of cache lines, apart in every cache
-  std::size_t u, bias, shared, v, m, stage, thread;
-
-  explicit Plan(const ConvShape& s)
-      : grid(s),
-        channels(ceil_div(s.c, lanes) * lanes),
-        filters(ceil_div(s.k, gemm.nr) * gemm.nr),
-        panels(filters / gemm.nr),
-        tile_blocks(ceil_div(grid.count, gemm.mr), tiles_of_a_task(s)),
-        panel_blocks(panels, ceil_div(panels, ceil_div(kMinTasks, tile_blocks.count))) {
-    const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
-    v_stride = tile_blocks.size * gemm.mr * channels + line;
-    m_stride = tile_blocks.size * gemm.mr * kFilterPanels * gemm.nr + line;
-    u = 0;
-    bias = u + array_bytes(kElements * filters, s.c, sizeof(T));
-    shared = bias + array_bytes(filters, 1, sizeof(T));
-    v = 0;
-    m = v + array_bytes(kElements, v_stride, sizeof(T));
-    stage = m + array_bytes(kElements, m_stride, sizeof(T));
-    thread = stage + array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
-  }
-
-  // In multiples of mr: what fits the caches, and where the filters do too, few enough for every thread to have some.
-  int64_t tiles_of_a_task(const ConvShape& s) const {
-    const auto item = static_cast<int64_t>(sizeof(T));
-    const int64_t unit = kElements * channels * gemm.mr * item;
-    if (kElements * filters * s.c * item > kLargeFilters) return kLargeInputs / unit;
-    return std::min(kSmallInputs / unit, ceil_div(grid.count, gemm.mr) / kMinTasks);
-  }
-  Range tile_range(int64_t block) const {
-    const Range units = tile_blocks[block];
-    return {units.begin * gemm.mr, std::min(grid.count, units.end * gemm.mr)};
-  }
-};
+constexpr int64_t kSmallFilters = 1 << 20;  // bytes of u that stay in a second-level cache
 
 // Writes the stage's rows of outputs of some filters.
 template <class T>
-void unstage(const Plan<T>& plan, const ConvShape& s, const TileRun& run, int64_t k, const T* stage,
-             const Tensor<T>& y) {
+void unstage(const ConvShape& s, const TileRun& run, int64_t k, const T* stage, const Tensor<T>& y) {
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const auto channels = static_cast<int>(std::min(plan.lanes, s.k - k));
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  const auto channels = static_cast<int>(std::min(lanes, s.k - k));
   const int64_t count = std::min(width.out, run.end * kTile) - run.begin * kTile;
   for (int64_t r = 0; r < kTile && run.row * kTile + r < height.out; ++r) {
-    const T* pixels = stage + r * kStageColumns * plan.lanes;
+    const T* pixels = stage + r * kStageColumns * lanes;
     T* row = y.at(run.n, k) + (run.row * kTile + r) * y.stride[3] + run.begin * kTile * y.stride[4];
     if (y.stride[4] == 1) {
-      plan.transform.pixels_to_planes(row, y.stride[1], pixels, plan.lanes, channels, count);
+      winograd_kernels<T>().pixels_to_planes(row, y.stride[1], pixels, lanes, channels, count);
       continue;
     }
     for (int64_t i = 0; i < count; ++i) {
-      for (int lane = 0; lane < channels; ++lane)
-        row[i * y.stride[4] + lane * y.stride[1]] = pixels[i * plan.lanes + lane];
+      for (int lane = 0; lane < channels; ++lane) row[i * y.stride[4] + lane * y.stride[1]] = pixels[i * lanes + lane];
     }
   }
 }
 
-// m[36][tile][filters of some panels] = v u, and from it y.
+// y of some tiles and filters, from their products m[36][tile][width].
 template <class T>
-void multiply_panels(const Plan<T>& plan, const ConvShape& s, Range tiles, Range panels, const T* u, const T* v,
-                     const T* bias, bool relu, T* m, T* stage, const Tensor<T>& y) {
-  const int64_t mr = plan.gemm.mr, nr = plan.gemm.nr, width = kFilterPanels * nr;
-  for (int64_t e = 0; e < kElements; ++e) {
-    for (int64_t p = panels.begin; p < panels.end; ++p) {
-      const T* b = u + (e * plan.panels + p) * s.c * nr;
-      for (int64_t t = 0; t < tiles.size(); t += mr) {
-        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
-                                m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
-                                static_cast<int>(std::min(mr, tiles.size() - t)), {});
-      }
-    }
-  }
-  for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
-    for (int64_t k = panels.begin * nr; k < std::min(s.k, panels.end * nr); k += plan.lanes) {
+void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Range filters, const T* m, int64_t stride,
+                       int64_t width, const T* bias, bool relu, T* stage, const Tensor<T>& y) {
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  for_each_tile_run(grid, tiles, [&](const TileRun& run) {
+    for (int64_t k = filters.begin; k < std::min(s.k, filters.end); k += lanes) {
       for (int64_t t = 0; t < run.end - run.begin; ++t) {
-        plan.transform.output(stage + t * kTile * plan.lanes, kStageColumns * plan.lanes,
-                              m + (run.first + t) * width + (k - panels.begin * nr), plan.m_stride, bias + k, relu);
+        winograd_kernels<T>().output(stage + t * kTile * lanes, kStageColumns * lanes,
+                                     m + (run.first + t) * width + (k - filters.begin), stride, bias + k, relu);
       }
-      unstage(plan, s, run, k, stage, y);
+      unstage(s, run, k, stage, y);
     }
   });
 }
@@ -133,23 +74,201 @@ void pack_filters(const Tensor<const T>& w, int64_t filters, int64_t channels, i
   }
 }
 
-// u[36][panel][c][nr]: the filters of one panel, some channels at a time.
+// Zeros after the last one.
 template <class T>
-void transform_filters(const Plan<T>& plan, const ConvShape& s, const Tensor<const T>& w, int64_t panel, T* u) {
+void copy_bias(const Vector<const T>& bias, int64_t filters, int64_t count, T* out) {
+  for (int64_t k = 0; k < count; ++k) out[k] = bias.data != nullptr && k < filters ? bias[k] : T(0);
+}
+
+// u[36][channel][nr], the 36 `stride` apart: some channels of the filters of one panel.
+template <class T>
+void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t panel, Range channels, T* u,
+                       int64_t stride) {
   constexpr int64_t kTaps = 9, kChannels = 8;
-  const int64_t nr = plan.gemm.nr;
-  alignas(kCacheLine) T g[kTaps * kChannels * 32];  // [c][tap][nr]
+  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  alignas(kCacheLine) T g[kTaps * kChannels * kMaxWidth];  // [c][tap][nr]
   const int64_t filters = std::min(nr, s.k - panel * nr);
-  for (int64_t first = 0; first < s.c; first += kChannels) {
-    const int64_t count = std::min(kChannels, s.c - first);
+  for (int64_t first = channels.begin; first < channels.end; first += kChannels) {
+    const int64_t count = std::min(kChannels, channels.end - first);
     const Tensor<const T> part{w.at(panel * nr, first), w.stride};
     pack_filters(part, filters, count, static_cast<int>(nr), g);
-    for (int64_t c = 0; c < count; ++c) {
-      for (int64_t lane = 0; lane < nr; lane += plan.lanes) {
-        plan.transform.filter(u + (panel * s.c + first + c) * nr + lane, plan.panels * s.c * nr,
-                              g + c * kTaps * nr + lane, nr);
+    for (int64_t c = 0; c < count; ++c, u += nr) {
+      for (int64_t lane = 0; lane < nr; lane += lanes)
+        winograd_kernels<T>().filter(u + lane, stride, g + c * kTaps * nr + lane, nr);
+    }
+  }
+}
+
+// Small filters, many tiles: u is made once, and each task does all there is to do for its tiles.
+template <class T>
+struct TilesPlan {
+  static constexpr int64_t kInputs = 3 << 19;  // bytes of v: what a core finds again in the outer caches
+  static constexpr int64_t kFilterPanels = 2;  // of m
+  static constexpr int64_t kMinTasks = 8;
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  TileGrid grid;
+  int64_t channels, filters, panels;  // rounded up to whole vectors, to whole panels
+  Blocks blocks;                      // of mr tiles, the tasks
+  int64_t v_stride, m_stride;         // elements between the 36 parts; odd numbers of cache lines, apart in every cache
+  std::size_t bias, shared, m, stage, thread;  // the workspace: u, bias, and of each thread v, m, stage
+
+  explicit TilesPlan(const ConvShape& s)
+      : grid(s),
+        channels(ceil_div(s.c, winograd_kernels<T>().lanes) * winograd_kernels<T>().lanes),
+        filters(ceil_div(s.k, gemm.nr) * gemm.nr),
+        panels(filters / gemm.nr),
+        blocks(ceil_div(grid.count, gemm.mr),
+               std::min(kInputs / (kElements * channels * gemm.mr * static_cast<int64_t>(sizeof(T))),
+                        ceil_div(grid.count, gemm.mr) / kMinTasks)) {
+    const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
+    v_stride = blocks.size * gemm.mr * channels + line;
+    m_stride = blocks.size * gemm.mr * kFilterPanels * gemm.nr + line;
+    bias = array_bytes(kElements * filters, s.c, sizeof(T));
+    shared = bias + array_bytes(filters, 1, sizeof(T));
+    m = array_bytes(kElements, v_stride, sizeof(T));
+    stage = m + array_bytes(kElements, m_stride, sizeof(T));
+    thread = stage + array_bytes(kSpan * kStageColumns, winograd_kernels<T>().lanes, sizeof(T));
+  }
+  // It needs enough tiles for its tasks.
+  static bool serves(const ConvShape& s) {
+    return kElements * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters &&
+           TileGrid(s).count >= kMinTasks * gemm_kernels<T>().mr;
+  }
+  Range tiles(int64_t block) const {
+    const Range units = blocks[block];
+    return {units.begin * gemm.mr, std::min(grid.count, units.end * gemm.mr)};
+  }
+};
+
+// m[36][tile][filters of some panels] = v u.
+template <class T>
+void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles, Range panels, const T* u, const T* v,
+                     T* m) {
+  const int64_t mr = plan.gemm.mr, nr = plan.gemm.nr, width = plan.kFilterPanels * nr;
+  for (int64_t e = 0; e < kElements; ++e) {
+    for (int64_t p = panels.begin; p < panels.end; ++p) {
+      const T* b = u + (e * plan.panels + p) * s.c * nr;
+      for (int64_t t = 0; t < tiles; t += mr) {
+        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
+                                m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
+                                static_cast<int>(std::min(mr, tiles - t)), {});
       }
     }
+  }
+}
+
+template <class T>
+void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
+                    bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const TilesPlan<T> plan(s);
+  const int64_t nr = plan.gemm.nr, part = s.c * nr;
+  const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
+  const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
+  T *u = memory.at<T>(0), *biases = memory.at<T>(plan.bias);
+  copy_bias(bias, s.k, plan.filters, biases);
+  parallel_for(plan.panels, threads, [&](int64_t panel, int) {
+    transform_filters(s, w, panel, {0, s.c}, u + panel * part, plan.panels * part);
+  });
+  parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
+    const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
+    T *v = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
+    const Range tiles = plan.tiles(block);
+    for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
+      transform_inputs(s, x, run, stage, plan.v_stride,
+                       [&](int64_t c, int64_t t) { return v + (run.first + t) * plan.channels + c; });
+    });
+    for (int64_t p = 0; p < plan.panels; p += plan.kFilterPanels) {
+      const Range panels{p, std::min(plan.panels, p + plan.kFilterPanels)};
+      multiply_panels(plan, s, tiles.size(), panels, u, v, m);
+      transform_outputs(s, plan.grid, tiles, {panels.begin * nr, panels.end * nr}, m, plan.m_stride,
+                        plan.kFilterPanels * nr, biases, relu, stage, y);
+    }
+  });
+}
+
+// Large filters, or few tiles: u, which would be written to memory and read back, never exists. For a block of tiles
+// whose v all threads share, each task transforms the filters of one panel, some channels at a time, and multiplies
+// them at once: u[36][channel][nr], m[36][tile][nr].
+template <class T>
+struct FiltersPlan {
+  static constexpr int64_t kInputs = 9 << 20;      // bytes of v: what the last-level cache holds
+  static constexpr int64_t kProducts = 900 << 10;  // bytes of m
+  static constexpr int64_t kChannels = 64;         // of u
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  TileGrid grid;
+  int64_t channels, panels;
+  Blocks blocks;  // of tiles
+  int64_t v_stride, u_stride, m_stride;
+  std::size_t bias, shared, m, stage, thread;  // the workspace: v, bias, and of each thread u, m, stage
+
+  explicit FiltersPlan(const ConvShape& s)
+      : grid(s),
+        channels(ceil_div(s.c, lanes) * lanes),
+        panels(ceil_div(s.k, static_cast<int64_t>(gemm.nr))),
+        blocks(grid.count,
+               std::min(kInputs / channels, kProducts / gemm.nr) / (kElements * static_cast<int64_t>(sizeof(T)))) {
+    const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
+    v_stride = blocks.size * channels + line;
+    u_stride = kChannels * gemm.nr + line;
+    m_stride = blocks.size * gemm.nr + line;
+    bias = array_bytes(kElements, v_stride, sizeof(T));
+    shared = bias + array_bytes(panels * gemm.nr, 1, sizeof(T));
+    m = array_bytes(kElements, u_stride, sizeof(T));
+    stage = m + array_bytes(kElements, m_stride, sizeof(T));
+    thread = stage + array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
+  }
+};
+
+// m += v u over some channels, or = for the first ones.
+template <class T>
+void multiply_channels(const FiltersPlan<T>& plan, int64_t tiles, Range channels, const T* v, const T* u, T* m) {
+  const int64_t nr = plan.gemm.nr;
+  const Blocks rows(tiles, plan.gemm.mr);
+  for (int64_t e = 0; e < kElements; ++e) {
+    for (int64_t block = 0; block < rows.count; ++block) {
+      const Range row = rows[block];
+      T* out = m + e * plan.m_stride + row.begin * nr;
+      plan.gemm.tile_unpacked(channels.size(), v + e * plan.v_stride + row.begin * plan.channels + channels.begin,
+                              plan.channels, u + e * plan.u_stride, nr, channels.begin == 0 ? nullptr : out, out, nr,
+                              static_cast<int>(row.size()), {});
+    }
+  }
+}
+
+template <class T>
+void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w,
+                      const Vector<const T>& bias, bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const FiltersPlan<T> plan(s);
+  const int64_t nr = plan.gemm.nr;
+  const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
+  const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
+  T *v = memory.at<T>(0), *biases = memory.at<T>(plan.bias);
+  copy_bias(bias, s.k, plan.panels * nr, biases);
+  const auto own = [&](int slot, std::size_t part) {
+    return memory.at<T>(plan.shared + static_cast<std::size_t>(slot) * plan.thread + part);
+  };
+  for (int64_t block = 0; block < plan.blocks.count; ++block) {
+    const Range tiles = plan.blocks[block];
+    parallel_for(plan.channels / plan.lanes, threads, [&](int64_t vector, int slot) {
+      const int64_t first = vector * plan.lanes;
+      ConvShape part = s;
+      part.c = std::min(plan.lanes, s.c - first);
+      for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
+        transform_inputs(part, {x.at(0, first), x.stride}, run, own(slot, plan.stage), plan.v_stride,
+                         [&](int64_t, int64_t t) { return v + (run.first + t) * plan.channels + first; });
+      });
+    });
+    parallel_for(plan.panels, threads, [&](int64_t panel, int slot) {
+      T *u = own(slot, 0), *m = own(slot, plan.m);
+      for (int64_t c = 0; c < s.c; c += plan.kChannels) {
+        const Range channels{c, std::min(s.c, c + plan.kChannels)};
+        transform_filters(s, w, panel, channels, u, plan.u_stride);
+        multiply_channels(plan, tiles.size(), channels, v, u, m);
+      }
+      transform_outputs(s, plan.grid, tiles, {panel * nr, (panel + 1) * nr}, m, plan.m_stride, nr, biases, relu,
+                        own(slot, plan.stage), y);
+    });
   }
 }
 
@@ -163,28 +282,8 @@ bool serves(const ConvShape& s) {
 template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
-  const Plan<T> plan(s);
-  const int64_t tasks = plan.tile_blocks.count * plan.panel_blocks.count;
-  const int threads = threads_within(workspace_limit, plan.shared, plan.thread,
-                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "winograd");
-  const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
-  T *u = memory.at<T>(plan.u), *biases = memory.at<T>(plan.bias);
-  for (int64_t k = 0; k < plan.filters; ++k) biases[k] = bias.data != nullptr && k < s.k ? bias[k] : T(0);
-  parallel_for(plan.panels, threads, [&](int64_t panel, int) { transform_filters(plan, s, w, panel, u); });
-
-  parallel_for(tasks, threads, [&](int64_t task, int slot) {
-    const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
-    T *v = memory.at<T>(own + plan.v), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
-    const Range tiles = plan.tile_range(task / plan.panel_blocks.count);
-    const Range panels = plan.panel_blocks[task % plan.panel_blocks.count];
-    for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
-      transform_inputs(s, x, run, stage, plan.v_stride,
-                       [&](int64_t c, int64_t t) { return v + (run.first + t) * plan.channels + c; });
-    });
-    for (int64_t p = panels.begin; p < panels.end; p += kFilterPanels) {
-      multiply_panels(plan, s, tiles, {p, std::min(panels.end, p + kFilterPanels)}, u, v, biases, relu, m, stage, y);
-    }
-  });
+  const auto run = TilesPlan<T>::serves(s) ? fprop_by_tiles<T> : fprop_by_filters<T>;
+  run(s, x, w, bias, relu, y, workspace_limit);
 }
 
 template <class T>

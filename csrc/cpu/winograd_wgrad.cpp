@@ -7,7 +7,8 @@
 //   u[36][C panel][K][nr]     u[i] += e[i]^T v[i], block after block
 //
 // A block of tiles is what the last-level cache holds of e and v. All threads transform it, then each multiplies some
-// of the 36.
+// of the 36. Where one block holds all tiles, u, which is larger than they are, never exists: each task makes dw of a
+// panel of channels and some filters from a u of its own.
 #include <algorithm>
 #include <utility>
 
@@ -24,30 +25,40 @@ namespace {
 constexpr int64_t kBlockBytes = 2 << 20;  // of e and v: what the second-level caches hold of two operands
 constexpr int64_t kMinBlock = 128;        // tiles for which it pays to load and store all of u
 constexpr int64_t kRowPanels = 8;         // left panels of a task of the products
+constexpr int64_t kMinTasks = 8;
 
 template <class T>
 struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t lanes = winograd_kernels<T>().lanes;
   TileGrid grid;
-  int64_t panels, e_row, block_tiles;    // e_row: K, and a line more, so that rows lie apart in every cache
-  int64_t e_stride, v_stride, u_stride;  // elements between the 36 parts
-  std::size_t e, v, u, shared, thread;   // parts of the workspace, in bytes
+  int64_t panels, e_row;                    // e_row: K, and a line more, so that rows lie apart in every cache
+  Blocks blocks, rows;                      // of tiles, of K
+  int64_t e_stride, v_stride, u_stride;     // elements between the 36 parts
+  std::size_t v, u, shared, stage, thread;  // the workspace: e, v, u, and of each thread u, stage; only one u is there
 
   explicit Plan(const ConvShape& s)
       : grid(s),
         panels(ceil_div(s.c, static_cast<int64_t>(gemm.nr))),
-        e_row(ceil_div(s.k, lanes) * lanes + static_cast<int64_t>(kCacheLine / sizeof(T))) {
-    const int64_t tile_bytes = kElements * (e_row + panels * gemm.nr) * static_cast<int64_t>(sizeof(T));
-    block_tiles = Blocks(grid.count, std::max(kMinBlock, kBlockBytes / tile_bytes)).size;
-    e_stride = block_tiles * e_row;
-    v_stride = block_tiles * panels * gemm.nr;
-    u_stride = panels * s.k * gemm.nr;
-    e = 0;
-    v = e + array_bytes(kElements, e_stride, sizeof(T));
+        e_row(ceil_div(s.k, lanes) * lanes + static_cast<int64_t>(kCacheLine / sizeof(T))),
+        blocks(grid.count, std::max(kMinBlock, kBlockBytes / (kElements * (e_row + panels * gemm.nr) *
+                                                              static_cast<int64_t>(sizeof(T))))),
+        rows(s.k, filters_of_a_task(s)) {
+    e_stride = blocks.size * e_row;
+    v_stride = blocks.size * panels * gemm.nr;
+    u_stride = (one_block() ? rows.size : panels * s.k) * gemm.nr + static_cast<int64_t>(kCacheLine / sizeof(T));
+    const std::size_t u_bytes = array_bytes(kElements, u_stride, sizeof(T));
+    v = array_bytes(kElements, e_stride, sizeof(T));
     u = v + array_bytes(kElements, v_stride, sizeof(T));
-    shared = u + array_bytes(kElements, u_stride, sizeof(T));
-    thread = array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
+    shared = u + (one_block() ? 0 : u_bytes);
+    stage = one_block() ? u_bytes : 0;
+    thread = stage + array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
+  }
+  bool one_block() const { return blocks.count == 1; }
+  // One block has a task for each panel and some filters, several have one for each of the 36.
+  int64_t filters_of_a_task(const ConvShape& s) const {
+    const int64_t cuts = one_block() ? ceil_div(kMinTasks, panels) : 1;
+    return std::min(kRowPanels, ceil_div(ceil_div(s.k, gemm.mr), cuts)) * gemm.mr;
   }
 };
 
@@ -65,29 +76,27 @@ void transform_gradients(const ConvShape& s, const Tensor<const T>& dy, const Ti
   }
 }
 
-// u[element][panel][rows] += e^T v over the tiles of a block, or = for the first one.
+// u[element][k][nr] of one panel: += e^T v over the tiles of a block, or = for the first one.
 template <class T>
-void multiply_rows(const Plan<T>& plan, const ConvShape& s, int64_t element, Range rows, int64_t tiles, bool first,
+void multiply_rows(const Plan<T>& plan, int64_t element, int64_t panel, Range rows, int64_t tiles, bool first,
                    const T* e, const T* v, T* u) {
   const int mr = plan.gemm.mr, nr = plan.gemm.nr;
-  for (int64_t panel = 0; panel < plan.panels; ++panel) {
-    const T* b = v + element * plan.v_stride + panel * plan.block_tiles * nr;
-    for (int64_t k = rows.begin; k < rows.end; k += mr) {
-      T* out = u + element * plan.u_stride + (panel * s.k + k) * nr;
-      plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, nr, first ? nullptr : out, out, nr,
-                     static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {});
-    }
+  const T* b = v + element * plan.v_stride + panel * plan.blocks.size * nr;
+  for (int64_t k = rows.begin; k < rows.end; k += mr, u += mr * nr) {
+    plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, nr, first ? nullptr : u, u, nr,
+                   static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {});
   }
 }
 
-// dw[k] = G^T u[k] G for all channels of filter k.
+// dw[k] = G^T u[k] G for the channels of one panel, u[36][nr].
 template <class T>
-void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, const T* u, T* stage, const Tensor<T>& dw) {
+void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, int64_t panel, const T* u, T* stage,
+                  const Tensor<T>& dw) {
   const WinogradKernels<T>& transform = winograd_kernels<T>();
   const int64_t nr = plan.gemm.nr, lanes = plan.lanes;
   const bool joined = dw.stride[4] == 1 && dw.stride[3] == 3;
-  for (int64_t c = 0; c < s.c; c += lanes) {
-    transform.filter_gradient(stage, u + (c / nr * s.k + k) * nr + c % nr, plan.u_stride);
+  for (int64_t c = panel * nr; c < std::min(s.c, (panel + 1) * nr); c += lanes, u += lanes) {
+    transform.filter_gradient(stage, u, plan.u_stride);
     const auto channels = static_cast<int>(std::min(lanes, s.c - c));
     if (joined) {
       transform.pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, 9);
@@ -100,6 +109,26 @@ void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, const T* u
   }
 }
 
+// e and v of a block of tiles.
+template <class T>
+void transform_block(const Plan<T>& plan, const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x,
+                     Range tiles, int threads, const Workspace& memory) {
+  const int64_t nr = plan.gemm.nr;
+  T *e = memory.at<T>(0), *v = memory.at<T>(plan.v);
+  const Blocks parts(tiles.size(), kStageTiles);
+  parallel_for(parts.count, threads, [&](int64_t part, int slot) {
+    T* stage = memory.at<T>(plan.shared + static_cast<std::size_t>(slot) * plan.thread + plan.stage);
+    const Range some{tiles.begin + parts[part].begin, tiles.begin + parts[part].end};
+    for_each_tile_run(plan.grid, some, [&](const TileRun& run) {
+      const int64_t first = parts[part].begin + run.first;
+      transform_inputs(s, x, run, stage, plan.v_stride,
+                       [&](int64_t c, int64_t t) { return v + (c / nr * plan.blocks.size + first + t) * nr + c % nr; });
+      transform_gradients(s, dy, run, stage, plan.e_stride,
+                          [&](int64_t k, int64_t t) { return e + (first + t) * plan.e_row + k; });
+    });
+  });
+}
+
 }  // namespace
 
 template <class T>
@@ -108,28 +137,40 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
   const int64_t nr = plan.gemm.nr;
   const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
   const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
-  T *e = memory.at<T>(plan.e), *v = memory.at<T>(plan.v), *u = memory.at<T>(plan.u);
-  const auto stage = [&](int slot) { return memory.at<T>(plan.shared + static_cast<std::size_t>(slot) * plan.thread); };
-  const Blocks blocks(plan.grid.count, plan.block_tiles), rows(s.k, kRowPanels * plan.gemm.mr);
-  for (int64_t block = 0; block < blocks.count; ++block) {
-    const Range tiles = blocks[block];
-    const Blocks parts(tiles.size(), kStageTiles);
-    parallel_for(parts.count, threads, [&](int64_t part, int slot) {
-      const Range some{tiles.begin + parts[part].begin, tiles.begin + parts[part].end};
-      for_each_tile_run(plan.grid, some, [&](const TileRun& run) {
-        const int64_t first = parts[part].begin + run.first;
-        transform_inputs(s, x, run, stage(slot), plan.v_stride, [&](int64_t c, int64_t t) {
-          return v + (c / nr * plan.block_tiles + first + t) * nr + c % nr;
-        });
-        transform_gradients(s, dy, run, stage(slot), plan.e_stride,
-                            [&](int64_t k, int64_t t) { return e + (first + t) * plan.e_row + k; });
-      });
+  const T *e = memory.at<T>(0), *v = memory.at<T>(plan.v);
+  const auto own = [&](int slot) { return plan.shared + static_cast<std::size_t>(slot) * plan.thread; };
+  const Blocks& rows = plan.rows;
+  if (plan.one_block()) {
+    transform_block(plan, s, dy, x, {0, plan.grid.count}, threads, memory);
+    parallel_for(plan.panels * rows.count, threads, [&](int64_t task, int slot) {
+      T *u = memory.at<T>(own(slot)), *stage = memory.at<T>(own(slot) + plan.stage);
+      const int64_t panel = task / rows.count;
+      const Range filters = rows[task % rows.count];
+      for (int64_t i = 0; i < kElements; ++i)
+        multiply_rows(plan, i, panel, filters, plan.grid.count, true, e, v, u + i * plan.u_stride);
+      for (int64_t k = filters.begin; k < filters.end; ++k)
+        write_filter(plan, s, k, panel, u + (k - filters.begin) * nr, stage, dw);
     });
+    return;
+  }
+  T* u = memory.at<T>(plan.u);
+  for (int64_t block = 0; block < plan.blocks.count; ++block) {
+    const Range tiles = plan.blocks[block];
+    transform_block(plan, s, dy, x, tiles, threads, memory);
     parallel_for(kElements * rows.count, threads, [&](int64_t task, int) {
-      multiply_rows(plan, s, task / rows.count, rows[task % rows.count], tiles.size(), block == 0, e, v, u);
+      const int64_t i = task / rows.count;
+      const Range filters = rows[task % rows.count];
+      for (int64_t panel = 0; panel < plan.panels; ++panel) {
+        multiply_rows(plan, i, panel, filters, tiles.size(), block == 0, e, v,
+                      u + i * plan.u_stride + (panel * s.k + filters.begin) * nr);
+      }
     });
   }
-  parallel_for(s.k, threads, [&](int64_t k, int slot) { write_filter(plan, s, k, u, stage(slot), dw); });
+  parallel_for(s.k, threads, [&](int64_t k, int slot) {
+    T* stage = memory.at<T>(own(slot) + plan.stage);
+    for (int64_t panel = 0; panel < plan.panels; ++panel)
+      write_filter(plan, s, k, panel, u + (panel * s.k + k) * nr, stage, dw);
+  });
 }
 
 template void wgrad(const ConvShape&, Tensor<const float>, Tensor<const float>, Tensor<float>, std::size_t);

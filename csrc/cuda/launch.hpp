@@ -55,12 +55,12 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, st
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
-// Whether the current device has instructions that came with a compute capability, 8 for 8.0.
-inline bool device_has(int capability) {
+// The major number of the current device's compute capability.
+inline int device_capability() {
   int device = 0, major = 0;
   check(cudaGetDevice(&device));
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major >= capability;
+  return major;
 }
 
 // Waits for the stream.
@@ -75,7 +75,7 @@ T read_back(const T* from) {
 
 template <class Shared>
 __device__ Shared& shared_memory() {
-  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  extern __shared__ __align__(1024) unsigned char shared_bytes[];
   return *reinterpret_cast<Shared*>(shared_bytes);
 }
 
@@ -128,7 +128,7 @@ void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, st
   if (!emulator::run(blocks, threads, shared_bytes, body, &call)) throw std::runtime_error("CUDA: invalid launch");
 }
 
-inline bool device_has(int) { return true; }
+inline int device_capability() { return emulator::options().capability; }
 
 template <class T>
 T read_back(const T* from) {
@@ -142,18 +142,19 @@ Shared& shared_memory() {
 
 // The copy counts as a read and a write of the thread that issued it.
 template <class T>
-void make_copy(void* to, const void* from) {
-  *static_cast<T*>(to) = from == nullptr ? T{} : *static_cast<const T*>(from);
+void make_copy(const emulator::Task& task) {
+  *static_cast<T*>(task.to) = task.from == nullptr ? T{} : *static_cast<const T*>(task.from);
 }
 template <class T>
 void copy_async(T* to, const T* from, bool valid) {
-  const emulator::Copy copy{to, valid ? from : nullptr, sizeof(T), make_copy<T>};
-  if (!emulator::defer_copy(copy)) copy.make(copy.to, copy.from);
+  const emulator::Task copy{make_copy<T>, to, valid ? from : nullptr, {}};
+  emulator::check_copy(copy.to, copy.from, sizeof(T));
+  if (!emulator::defer(emulator::Work::copies, copy)) copy.make(copy);
 }
-inline void close_copy_group() { emulator::close_copy_group(); }
+inline void close_copy_group() { emulator::close_group(emulator::Work::copies); }
 template <int kOpen>
 void wait_for_copies() {
-  for (emulator::Copy copy; emulator::next_due_copy(kOpen, copy);) copy.make(copy.to, copy.from);
+  for (emulator::Task copy; emulator::next_due(emulator::Work::copies, kOpen, copy);) copy.make(copy);
 }
 inline int relaxed_load(const int* from) { return __atomic_load_n(from, __ATOMIC_RELAXED); }
 

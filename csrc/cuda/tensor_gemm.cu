@@ -128,7 +128,7 @@ void launch_tiles(Product<T> p, std::size_t workspace_limit) {
 
 template <class T>
 void multiply_on_tensor_cores(Product<T> p, std::size_t workspace_limit) {
-  if (!device_has(8)) {
+  if (device_capability() < 8) {
     throw std::runtime_error(
         "float16, bfloat16 and tf32 need the tensor cores of compute capability 8.0 or newer, and this GPU is older");
   }

@@ -9,7 +9,9 @@
 #include <cstring>
 #include <mutex>
 
+#include "async.hpp"
 #include "fiber.hpp"
+#include "race.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -17,23 +19,24 @@
 #define ASAN_POISON_MEMORY_REGION(address, bytes)
 #define ASAN_UNPOISON_MEMORY_REGION(address, bytes)
 #endif
-#ifdef FASTCONV_EMULATOR_TSAN
-extern "C" {
-void __tsan_acquire(void* address);
-void __tsan_release(void* address);
-}
-#else
-#define __tsan_acquire(address)
-#define __tsan_release(address)
-#endif
 
 namespace fastconv::emulator {
 namespace {
 
-enum class State { ready, at_barrier, in_collective, returned };
-constexpr const char* kStateName[] = {"ready", "at a barrier", "in a warp collective", "returned"};
+enum class State { ready, at_barrier, in_collective, asleep, returned };
+constexpr const char* kStateName[] = {"ready", "at a barrier", "in a warp collective", "at an mbarrier", "returned"};
 
-constexpr unsigned kMaxCopies = 512, kMaxGroups = 64;
+// Tasks by number, in rings: those from `made` on are open, and so are the groups from `groups_done` on.
+struct Queue {
+  static constexpr unsigned kMaxTasks = 512, kMaxGroups = 64;
+  Task tasks[kMaxTasks];
+  unsigned begun = 0, made = 0;
+  unsigned group_end[kMaxGroups];  // the number of the first task after the group
+  unsigned groups_closed = 0, groups_done = 0;
+
+  void clear() { begun = made = groups_closed = groups_done = 0; }
+  bool empty() const { return made == begun; }
+};
 
 struct Thread {
   Fiber fiber;
@@ -46,11 +49,9 @@ struct Thread {
   unsigned fences = 0;
   alignas(16) unsigned char input[kLaneBytes];
   alignas(16) unsigned char result[kLaneBytes];
-  // Copies by number, in rings: those from copies_made on are open, and so are the groups from groups_done on.
-  Copy copies[kMaxCopies];
-  unsigned copies_issued = 0, copies_made = 0;
-  unsigned group_end[kMaxGroups];  // the number of the first copy after the group
-  unsigned groups_closed = 0, groups_done = 0;
+  const void* event = nullptr;  // what it sleeps for
+  bool woken_in_vain = false;
+  Queue queue[2];  // by kind of work
 };
 
 constexpr std::size_t kArenaBytes = 256 * 1024;
@@ -110,7 +111,9 @@ void thread_body() {
   __tsan_acquire(&block);  // sees what the host did before the launch
   block.body(block.argument);
   __tsan_release(&block.argument);  // which the host sees after it
-  if (current->copies_made != current->copies_issued) fault("a thread returned with copies that it never waited for");
+  for (const Queue& queue : current->queue) {
+    if (!queue.empty()) fault("a thread returned with copies or products that it never waited for");
+  }
   current->state = State::returned;
   --block.running;
   wait();
@@ -136,6 +139,18 @@ uint64_t next_random(uint64_t& state) {  // xorshift64
   return state;
 }
 
+// The first sleeper, if there is one: it may have means to go on by itself.
+bool wake_one_in_vain(const unsigned* shuffled) {
+  for (unsigned position = 0; position < block.threads; ++position) {
+    Thread& t = all_threads()[in_order(position, shuffled)];
+    if (t.state != State::asleep) continue;
+    t.state = State::ready;
+    t.woken_in_vain = true;
+    return true;
+  }
+  return false;
+}
+
 void run_block(uint64_t& random) {
   Thread* const threads = all_threads();
   unsigned shuffled[kMaxThreads];
@@ -145,7 +160,7 @@ void run_block(uint64_t& random) {
     t.index = {i % block.block.x, i / block.block.x % block.block.y, i / (block.block.x * block.block.y)};
     t.site = {};
     t.fences = 0;
-    t.copies_issued = t.copies_made = t.groups_closed = t.groups_done = 0;
+    for (Queue& queue : t.queue) queue.clear();
     t.fiber.restart(thread_body);
     shuffled[i] = i;
   }
@@ -169,8 +184,9 @@ void run_block(uint64_t& random) {
       block.thread = t.index;
       t.fiber.enter();
     }
-    if (!progress) fault("deadlock: no thread of the block can go on");
+    if (!progress && !wake_one_in_vain(shuffled)) fault("deadlock: no thread of the block can go on");
   }
+  check_copied();
 }
 
 Options from_environment() {
@@ -207,7 +223,8 @@ Extent& block_index() { return block.index; }
 Extent& block_extent() { return block.block; }
 Extent& grid_extent() { return block.grid; }
 void* shared_memory() { return block.arena; }
-unsigned lane_index() { return static_cast<unsigned>(current - all_threads()) % kWarp; }
+unsigned thread_number() { return static_cast<unsigned>(current - all_threads()); }
+unsigned lane_index() { return thread_number() % kWarp; }
 
 void fault(const char* what) {
   std::fprintf(stderr, "emulator: %s\n  in block (%u, %u, %u)\n", what, block.index.x, block.index.y, block.index.z);
@@ -319,37 +336,58 @@ void finish_collective(uint32_t mask) {
 }
 void take_result(void* result, std::size_t bytes) { copy_bytes(result, current->result, bytes); }
 
-bool defer_copy(const Copy& copy) {
-  const auto misaligned = [&](const void* address) {
-    return reinterpret_cast<std::uintptr_t>(address) % static_cast<unsigned>(copy.bytes) != 0;
-  };
-  if (misaligned(copy.to) || (copy.from != nullptr && misaligned(copy.from)))
-    fault("asynchronous copy: misaligned address");
-  const auto* const to = static_cast<const unsigned char*>(copy.to);
-  if (to < block.arena || to + copy.bytes > block.arena + block.shared_bytes) {
-    fault("asynchronous copy: its destination is not in shared memory");
-  }
+void check_copy(const void* to, const void* from, std::size_t bytes) {
+  const auto misaligned = [&](const void* address) { return reinterpret_cast<std::uintptr_t>(address) % bytes != 0; };
+  if (misaligned(to) || (from != nullptr && misaligned(from))) fault("asynchronous copy: misaligned address");
+  shared_address(to, bytes);
+}
+
+bool defer(Work work, const Task& task) {
   if (!options().late_copies) return false;
-  if (current->copies_issued - current->copies_made == kMaxCopies) fault("asynchronous copy: too many are open");
-  current->copies[current->copies_issued++ % kMaxCopies] = copy;
+  Queue& queue = current->queue[static_cast<int>(work)];
+  if (queue.begun - queue.made == Queue::kMaxTasks) fault("too many asynchronous copies or products are open");
+  queue.tasks[queue.begun++ % Queue::kMaxTasks] = task;
   return true;
 }
 
-void close_copy_group() {
-  if (current->groups_closed - current->groups_done == kMaxGroups) fault("asynchronous copy: too many groups are open");
-  current->group_end[current->groups_closed++ % kMaxGroups] = current->copies_issued;
+void close_group(Work work) {
+  Queue& queue = current->queue[static_cast<int>(work)];
+  if (queue.groups_closed - queue.groups_done == Queue::kMaxGroups) fault("too many asynchronous groups are open");
+  queue.group_end[queue.groups_closed++ % Queue::kMaxGroups] = queue.begun;
 }
 
-bool next_due_copy(unsigned groups, Copy& copy) {
-  Thread& me = *current;
-  while (me.groups_closed - me.groups_done > groups) {
-    if (me.copies_made != me.group_end[me.groups_done % kMaxGroups]) {
-      copy = me.copies[me.copies_made++ % kMaxCopies];
+bool next_due(Work work, unsigned groups, Task& task) {
+  Queue& queue = current->queue[static_cast<int>(work)];
+  while (queue.groups_closed - queue.groups_done > groups) {
+    if (queue.made != queue.group_end[queue.groups_done % Queue::kMaxGroups]) {
+      task = queue.tasks[queue.made++ % Queue::kMaxTasks];
       return true;
     }
-    ++me.groups_done;
+    ++queue.groups_done;
   }
   return false;
+}
+
+bool sleep_until(const void* event, const Site& site) {
+  current->site = site;
+  current->event = event;
+  current->woken_in_vain = false;
+  current->state = State::asleep;
+  wait();
+  return !current->woken_in_vain;
+}
+
+void wake(const void* event) {
+  Thread* const threads = all_threads();
+  for (unsigned i = 0; i < block.threads; ++i) {
+    if (threads[i].state == State::asleep && threads[i].event == event) threads[i].state = State::ready;
+  }
+}
+
+std::size_t shared_address(const void* pointer, std::size_t bytes) {
+  const auto* const at = static_cast<const unsigned char*>(pointer);
+  if (at < block.arena || at + bytes > block.arena + block.shared_bytes) fault("an address outside shared memory");
+  return static_cast<std::size_t>(at - block.arena);
 }
 
 }  // namespace fastconv::emulator

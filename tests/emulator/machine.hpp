@@ -20,7 +20,8 @@ enum class Order { forward, reverse, shuffled };
 struct Options {
   Order order = Order::forward;
   uint64_t seed = 1;        // of the shuffled order
-  bool late_copies = true;  // copies are made when they are waited for, not when they are issued
+  bool late_copies = true;  // copies and products are made when they are waited for, not when they are issued
+  int capability = 9;       // the major number of the compute capability
 };
 // At first those that the environment names: FASTCONV_EMULATOR="reverse early", "shuffled late", ...
 Options& options();
@@ -78,18 +79,28 @@ Result collective(const void* kind, uint32_t mask, const Input& input, Combine c
   return result;
 }
 unsigned lane_index();
+unsigned thread_number();  // in its block
 
-// Asynchronous copies of the current thread, in groups. A copy with no source writes zeros.
-struct Copy {
+// What the current thread has begun and waits for later, in groups: copies (cp.async) or products (wgmma).
+enum class Work { copies, products };
+struct Task {
+  void (*make)(const Task&);
   void* to;
-  const void* from;
-  int bytes;
-  void (*make)(void* to, const void* from);
+  const void* from;      // null: zeros
+  uint64_t operands[2];  // descriptors of matrices
 };
-// Whether the copy waits; if not, it is to be made at once.
-bool defer_copy(const Copy& copy);
-void close_copy_group();
-// The next copy that must be made before no more than `groups` groups are open; false when all have been.
-bool next_due_copy(unsigned groups, Copy& copy);
+// Whether the task waits; if not, it is to be made at once.
+bool defer(Work work, const Task& task);
+void close_group(Work work);
+// The next task that must be made before no more than `groups` groups are open; false when all have been.
+bool next_due(Work work, unsigned groups, Task& task);
+void check_copy(const void* to, const void* from, std::size_t bytes);
+
+// Sleeps until another thread wakes those that wait for this event: true. False, if nothing else can go on before.
+bool sleep_until(const void* event, const Site& site);
+void wake(const void* event);
+
+// Shared memory by its address there; the range must lie within what the launch asked for.
+std::size_t shared_address(const void* pointer, std::size_t bytes);
 
 }  // namespace fastconv::emulator

@@ -13,7 +13,7 @@
 //   dw^T[S*C of a filter row, K] += patches^T[S*C, outputs of a row] dy[outputs, K]
 //
 // Planes are turned into pixels, and back, by register transposition on the way: their copies cost a few per cent of
-// what packing their patches did.
+// what packing their patches did. Where it is more than that, direct_planes.cpp has another way.
 #include "direct.hpp"
 
 #include <algorithm>
@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "direct_blocks.hpp"
 #include "gemm.hpp"
 #include "groups.hpp"
 #include "operands.hpp"
@@ -31,18 +32,9 @@
 namespace fastconv::cpu::direct {
 namespace {
 
-constexpr int64_t kStageBytes = 192 << 10;       // part of a second-level cache
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
 constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
-constexpr int64_t kMinTasks = 8;
-constexpr int64_t kMinPixels = 28;    // of a task, each of which reads all filters
-constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
 constexpr int64_t kMaxTile = 14 * kMaxWidth;
-
-int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
-
-// Cells that some neighbouring outputs span along one axis.
-int64_t span(const Axis& a, int64_t outputs) { return (outputs - 1) * a.stride + a.window(); }
 
 // pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
 // vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.
@@ -87,13 +79,13 @@ struct Stage {
   explicit Stage(const ConvShape& shape)
       : s(shape),
         row_blocks(s.axis[1].out, 1),
-        column_blocks(s.axis[2].out, fitting(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
+        column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
         columns(span(s.axis[2], column_blocks.size)),
         row(columns * s.c) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
                                     ceil_div(kMinPixels, column_blocks.size));
-    row_blocks = Blocks(height.out, std::min(fitting(height, depth.filter * row), wanted));
+    row_blocks = Blocks(height.out, std::min(fitting<T>(height, depth.filter * row), wanted));
     rows = span(height, row_blocks.size);
     if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
@@ -106,28 +98,6 @@ struct Stage {
 
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
-
- private:
-  // Outputs along an axis whose cells fit the cache, `step` elements each; at least a tile of columns' worth.
-  static int64_t fitting(const Axis& a, int64_t step) {
-    const int64_t cells = kStageBytes / (std::max<int64_t>(1, step) * static_cast<int64_t>(sizeof(T)));
-    return std::max<int64_t>(1, (cells - a.window()) / a.stride + 1);
-  }
-};
-
-// A block of the outputs of one image and depth.
-struct Block {
-  int64_t n, z;
-  Range rows, columns;
-
-  template <class T>
-  Block(const Stage<T>& stage, int64_t unit) {
-    const int64_t depth = stage.s.axis[0].out, plane = unit / stage.column_blocks.count / stage.row_blocks.count;
-    columns = stage.column_blocks[unit % stage.column_blocks.count];
-    rows = stage.row_blocks[unit / stage.column_blocks.count % stage.row_blocks.count];
-    z = plane % depth;
-    n = plane / depth;
-  }
 };
 
 template <class T>
@@ -194,6 +164,7 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
 template <class T>
 void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
                bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  if (planes_serve(s, x, y)) return correlate_planes(s, x, w, bias, relu, y, workspace_limit);
   const Stage<T> stage(s);
   const int nr = gemm_kernels<T>().nr;
   const int64_t cells = s.c * s.taps(), panels = ceil_div(s.k, static_cast<int64_t>(nr));

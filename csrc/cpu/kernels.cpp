@@ -34,8 +34,9 @@ double fma(int64_t rounds) {
 }
 
 template <class T>
-constexpr GemmKernels<T> kGemm{kMr,           kNr<T>,       tile<T, true>, tile<T, false>, tile_scattered<T>,
-                               pack_lanes<T>, pack_rows<T>, pack_taps<T>};
+constexpr GemmKernels<T> kGemm{
+    kMr,           kNr<T>,       tile<T, true>, tile<T, false>, tile_scattered<T>, tile_planes<T>,
+    pack_lanes<T>, pack_rows<T>, pack_taps<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,

@@ -36,6 +36,10 @@ struct GemmKernels {
   // The same without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
   void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
                          int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
+  // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
+  void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,
+                      T* out, int64_t out_stride, int64_t out_next, int rows, int lanes, const Epilogue<T>& epilogue);
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);

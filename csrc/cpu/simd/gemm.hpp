@@ -112,6 +112,32 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
   tile_store<T, kRows>(c, out, out_stride);
 }
 
+template <class T, int kRows = kMr>
+void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets, T* out,
+                 int64_t out_stride, int64_t out_next, int rows, int lanes, const Epilogue<T>& epilogue) {
+  if (rows != kRows) {
+    if constexpr (kRows > 1) {
+      tile_planes<T, kRows - 1>(k, a, a_stride, b, b_next, offsets, out, out_stride, out_next, rows, lanes, epilogue);
+    }
+    return;
+  }
+  Vector<T> c[kRows][kVectors] = {};
+  tile_sum<T, kRows>(
+      k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
+      [&](int64_t j, int vector) { return load(b + offsets[j] + vector * b_next); });
+  tile_finish<T, kRows>(c, epilogue);
+  for (int i = 0; i < kRows; ++i) {
+    for (int vector = 0; vector < kVectors; ++vector) {
+      T* row = out + i * out_stride + vector * out_next;
+      if (lanes == kLanes<T>) {
+        store<T>(row, c[i][vector]);
+      } else {
+        store_lanes<T>(row, c[i][vector], lanes);
+      }
+    }
+  }
+}
+
 // One row of a panel from runs of memory.
 template <class T>
 void pack_segments(T* row, int width, const T* base, const Segment* segments, int count, int64_t step) {

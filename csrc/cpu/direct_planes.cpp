@@ -1,0 +1,165 @@
+// Where a filter has few cells, turning tiles of outputs into rows of planes costs as much as computing them. Here the
+// outputs of a row are lanes from the start:
+//
+//   y[K, outputs of a row] = w[K, F] patches[F, outputs of a row]
+//
+// Some rows of x are copied, with their padding, to a stage in which the vector of a patch that a filter's cell needs
+// is one load, a fixed distance from the outputs:
+//
+//   stage[depth tap][row][C][column % stride][column / stride]
+#include <algorithm>
+#include <cstdint>
+#include <new>
+#include <vector>
+
+#include "direct_blocks.hpp"
+#include "gemm.hpp"
+#include "operands.hpp"
+#include "workspace.hpp"
+
+namespace fastconv::cpu::direct {
+namespace {
+
+constexpr int64_t kFewCells = 80;                // of a filter
+constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
+
+template <class T>
+struct PlaneStage {
+  const ConvShape& s;
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  Blocks row_blocks, column_blocks;
+  int64_t phases, pitch;       // of columns; elements of one phase, whole vectors
+  int64_t row, rows, size;     // elements of a row of the stage
+  std::vector<int32_t> cells;  // of a filter, (c, t, r, s)
+
+  explicit PlaneStage(const ConvShape& shape)
+      : s(shape),
+        row_blocks(s.axis[1].out, 1),
+        column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
+        phases(std::min(s.axis[2].stride, s.axis[2].window())),
+        pitch(whole(column_blocks.size + lanes + (s.axis[2].window() - 1) / s.axis[2].stride)),
+        row(s.c * phases * pitch) {
+    const auto& [depth, height, width] = s.axis;
+    const int64_t wanted = ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count));
+    const int64_t even = (std::min(fitting<T>(height, depth.filter * row), wanted) + 1) / 2 * 2;  // rows come in pairs
+    row_blocks = Blocks(height.out, even);
+    rows = span(height, row_blocks.size);
+    if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
+    size = depth.filter * rows * row;
+    for (int64_t c = 0; c < s.c; ++c) {
+      for (int64_t tap = 0; tap < s.taps(); ++tap) {
+        const auto [t, r, f] = tap_at(s, tap);
+        const int64_t column = f * width.dilation;
+        cells.push_back(static_cast<int32_t>((t * rows + r * height.dilation) * row +
+                                             (c * phases + column % width.stride) * pitch + column / width.stride));
+      }
+    }
+  }
+
+  int64_t whole(int64_t columns) const { return ceil_div(columns, lanes) * lanes; }
+  std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
+  int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
+};
+
+template <class T>
+void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<const T>& x, Segment* segments, T* out) {
+  const auto& [depth, height, width] = stage.s.axis;
+  for (int64_t phase = 0; phase < stage.phases; ++phase) {
+    const int64_t first = width.input(block.columns.begin, 0) + phase;  // of lane 0
+    const int64_t end = std::clamp<int64_t>(ceil_div(width.in - first, width.stride), 0, stage.pitch);
+    const int64_t begin = std::min(end, first < 0 ? ceil_div(-first, width.stride) : 0);
+    segments[phase] = {first * x.stride[4], static_cast<int32_t>(begin), static_cast<int32_t>(end)};
+  }
+  const int64_t rows = span(height, block.rows.size());
+  for (int64_t t = 0; t < depth.filter; ++t) {
+    const int64_t d = depth.input(block.z, t);
+    T* line = out + t * stage.rows * stage.row;
+    for (int64_t r = 0; r < rows; ++r, line += stage.row) {
+      const int64_t h = height.input(block.rows.begin, 0) + r;
+      if (depth.inside(d) && height.inside(h)) {
+        gemm_kernels<T>().pack_taps(line, static_cast<int>(stage.pitch),
+                                    x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], x.stride[1], stage.s.c,
+                                    segments, 1, static_cast<int>(stage.phases), width.stride * x.stride[4]);
+      } else {
+        std::fill_n(line, stage.row, T(0));
+      }
+    }
+  }
+}
+
+// Elements to the next cache line: stores that cross one cost two.
+template <class T>
+int64_t to_alignment(const T* data) {
+  return static_cast<int64_t>(-reinterpret_cast<std::uintptr_t>(data) % kCacheLine / sizeof(T));
+}
+
+// The outputs of a block for some filters, packed [cell][filters].
+template <class T>
+void multiply_filters(const PlaneStage<T>& stage, const Block& block, const T* staged, Range filters, const T* packed,
+                      int64_t width, const T* bias, bool relu, const Tensor<T>& y) {
+  const ConvShape& s = stage.s;
+  const int64_t step = s.axis[1].stride * stage.row, rows = block.rows.size(), columns = block.columns.size();
+  for (int64_t p = 0; p < rows; p += 2) {
+    const bool pair = p + 1 < rows;
+    const T* patches = staged + p * step;
+    T* out = y.at(block.n, filters.begin) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
+             block.columns.begin;
+    const int64_t head = to_alignment(out) % stage.lanes;
+    for (int64_t q = 0, count = std::min(head == 0 ? stage.lanes : head, columns); count > 0;
+         q += count, count = std::min(stage.lanes, columns - q)) {
+      gemm_kernels<T>().tile_planes(static_cast<int64_t>(stage.cells.size()), packed, width, patches + q,
+                                    pair ? step : 0, stage.cells.data(), out + q, y.stride[1], pair ? y.stride[3] : 0,
+                                    static_cast<int>(filters.size()), static_cast<int>(count), {bias, nullptr, relu});
+    }
+  }
+}
+
+}  // namespace
+
+// Measured over 3x3 and 5x5 filters, 4 to 64 of them, of 9 to 1200 cells, and rows of 8 to 112 outputs.
+template <class T>
+bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
+  if (x.stride[4] != 1 || y.stride[4] != 1) return false;
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  const bool few_filters = 4 * s.k <= 3 * lanes, long_rows = 2 * s.axis[2].out >= 3 * lanes;
+  return few_filters || (long_rows && (s.k <= lanes || s.c * s.taps() <= kFewCells));
+}
+
+template <class T>
+void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w,
+                      const Vector<const T>& bias, bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const PlaneStage<T> stage(s);
+  const Blocks blocks(s.k, gemm_kernels<T>().mr);
+  const auto width = static_cast<int>(blocks.size);
+  const int64_t cells = s.c * s.taps();
+  const Filters<T> filters(s, w, false);
+  const std::size_t panel_bytes = array_bytes(blocks.count * width, cells, sizeof(T));
+  const std::size_t bias_bytes = bias.data == nullptr ? 0 : array_bytes(s.k, 1, sizeof(T));
+  const std::size_t shared = panel_bytes + bias_bytes + filters.scratch_bytes(width);
+  const std::size_t segment_bytes = array_bytes(stage.phases, 1, sizeof(Segment)), own = segment_bytes + stage.bytes();
+  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
+  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
+  T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
+  filters.pack(packed, width, {0, s.k}, {0, cells}, memory.at<std::byte>(panel_bytes + bias_bytes));
+  for (int64_t k = 0; bias.data != nullptr && k < s.k; ++k) biases[k] = bias[k];
+  parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
+    const Block block(stage, unit);
+    const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
+    T* staged = memory.at<T>(at + segment_bytes);
+    fill_stage(stage, block, x, memory.at<Segment>(at), staged);
+    for (int64_t i = 0; i < blocks.count; ++i) {
+      multiply_filters(stage, block, staged, blocks[i], packed + blocks[i].begin * cells, width,
+                       bias.data == nullptr ? nullptr : biases + blocks[i].begin, relu, y);
+    }
+  });
+}
+
+#define FASTCONV_INSTANTIATE(T)                                                                    \
+  template bool planes_serve(const ConvShape&, const Tensor<const T>&, const Tensor<T>&);          \
+  template void correlate_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&, \
+                                 const Vector<const T>&, bool, const Tensor<T>&, std::size_t);
+FASTCONV_INSTANTIATE(float)
+FASTCONV_INSTANTIATE(double)
+#undef FASTCONV_INSTANTIATE
+
+}  // namespace fastconv::cpu::direct

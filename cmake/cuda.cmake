@@ -34,8 +34,7 @@ else()
     set(why_not "nvcc was not found, or cannot compile")
   else()
     enable_language(CUDA)
-    set(CMAKE_CUDA_STANDARD 20)  # only now: CMake 3.25 cannot test a new compiler with it
-    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know how to ask nvcc for it
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS least_nvcc)
       set(why_not "nvcc is ${CMAKE_CUDA_COMPILER_VERSION}, and ${least_nvcc} is needed")
     endif()

@@ -12,8 +12,8 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kTaskColumns = 6;   // right panels of a task: with kLeftBlock left ones they fit a second-level cache
-constexpr int64_t kLeftBlock = 8;     // left panels that stay in that cache while the right ones pass
+constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftBlock left ones they fit a second-level cache
+constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
@@ -151,6 +151,10 @@ class Task {
       const T* a = left_panel(i, k);
       T* partial = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
       const T* init = block > blocks_.begin ? partial : nullptr;
+      if (cut_.k_blocks > 1 && i + 1 < left.end) {  // the next tile's sums have left the second-level cache
+        const T* next = partial + partial_row_ * mr * nr;
+        for (int e = 0; e < mr * nr; e += static_cast<int>(kCacheLine / sizeof(T))) __builtin_prefetch(next + e, 1);
+      }
       if (block + 1 < blocks_.end || cut_.parts > 1) {
         tile_(k.size(), a, left_stride_, b, nr, init, partial, nr, rows, {});
         continue;
@@ -269,7 +273,7 @@ ProductCut cut_product(const Product<T>& p) {
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
     cut.task_left = Blocks(cut.left_panels, kTaskRows).size;
-    cut.task_right = Blocks(cut.right_panels, 2 * kTaskColumns).size;
+    cut.task_right = Blocks(cut.right_panels, kTaskColumns).size;
     const int64_t tasks = ceil_div(cut.left_panels, cut.task_left) * ceil_div(cut.right_panels, cut.task_right);
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;

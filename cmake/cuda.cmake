@@ -34,7 +34,9 @@ else()
     set(why_not "nvcc was not found, or cannot compile")
   else()
     enable_language(CUDA)
-    string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know how to ask nvcc for it
+    if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know how to ask nvcc for it
+      set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    endif()
     if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS least_nvcc)
       set(why_not "nvcc is ${CMAKE_CUDA_COMPILER_VERSION}, and ${least_nvcc} is needed")
     endif()

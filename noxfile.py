@@ -21,7 +21,7 @@ CUDA_TOOLS = (
     "gcovr>=8",
     "pytest-xdist>=3",
 )
-CUDA_TESTS = ("backends", "tensor_cores", "gpu", "gpu_training")
+CUDA_TESTS = ("backends", "tensor_cores", "wgmma", "gpu", "gpu_training")
 EMULATOR = ("emulator-coverage", "emulator-asan", "emulator-tsan")
 # gcovr: the instances of a template are one.
 MERGED = ("--merge-mode-functions", "merge-use-line-min", "--merge-lines")

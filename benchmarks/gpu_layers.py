@@ -47,6 +47,7 @@ class Kind:
     dtype: str
     layout: Layout
     precision: str = "fp32"
+    algorithm: str = "auto"
 
 
 KINDS = (
@@ -56,6 +57,12 @@ KINDS = (
     Kind("float16", "float16", "NHWC"),
     Kind("bfloat16", "bfloat16", "NHWC"),
 )
+WGMMA = Kind("wgmma", "float16", "NHWC", algorithm="wgmma")
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Those that this device has."""
+    return (*KINDS, WGMMA) if cupy.cuda.Device().compute_capability == "90" else KINDS
 
 
 def milliseconds(call: Call) -> float:
@@ -106,20 +113,27 @@ def conv_calls(layer: ConvProblem, kind: Kind) -> dict[str, list[Call]]:
     geometry: dict[str, Any] = {
         name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")
     }
-    keywords = {**geometry, "layout": kind.layout, "precision": kind.precision}
+    keywords = {**geometry, "layout": kind.layout}
+    keywords |= {"precision": kind.precision, "algorithm": kind.algorithm}
     calls: dict[str, list[Call]] = {
         "forward": [lambda: fastconv.conv2d(x, w, **keywords)],
         "input": [lambda: fastconv.conv2d_grad_input(dy, w, x.shape, **keywords)],
         "weight": [lambda: fastconv.conv2d_grad_weight(dy, x, w.shape, **keywords)],
     }
+    if kind == WGMMA:
+        del calls["weight"]  # it has none
     if torch is not None:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = kind.precision == "tf32"
         tx, tw, tdy = map(torch.from_dlpack, (seen_nchw(x, kind), w, seen_nchw(dy, kind)))
         grad = torch.nn.grad
-        calls["forward"].append(lambda: torch.nn.functional.conv2d(tx, tw, **geometry))
-        calls["input"].append(lambda: grad.conv2d_input(tx.shape, tw, tdy, **geometry))
-        calls["weight"].append(lambda: grad.conv2d_weight(tx, tw.shape, tdy, **geometry))
+        peers: dict[str, Call] = {
+            "forward": lambda: torch.nn.functional.conv2d(tx, tw, **geometry),
+            "input": lambda: grad.conv2d_input(tx.shape, tw, tdy, **geometry),
+            "weight": lambda: grad.conv2d_weight(tx, tw.shape, tdy, **geometry),
+        }
+        for name, ours in calls.items():
+            ours.append(peers[name])
     return calls
 
 
@@ -170,7 +184,7 @@ def collect(results: Row, seconds: float) -> None:
         for layout in get_args(Layout):
             jobs.append(("pools", partial(measure_pool, pool, layout)))
     for layer in sorted(convs, key=lambda layer: layer.name not in QUICK):
-        for kind in KINDS:
+        for kind in kinds():
             jobs.append(("convs", partial(measure_layer, layer, kind)))
     started = time.monotonic()
     for done, (table, job) in enumerate(jobs):
@@ -192,7 +206,7 @@ def collect(results: Row, seconds: float) -> None:
 
 def summarise(results: Row) -> None:
     """The geometric means over all layers, by kind and pass, and pooling beside a copy."""
-    for kind in KINDS:
+    for kind in kinds():
         for name in ("forward", "input", "weight"):
             ratios = [
                 row["ratio"]

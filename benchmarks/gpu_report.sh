@@ -46,26 +46,30 @@ build() {
 emulator() {
   export PATH="$work/venv/bin:$PATH"
   cmake --preset emulator -B "$work/emulator" -DPython_EXECUTABLE="$work/venv/bin/python" >/dev/null
-  cmake --build "$work/emulator" --parallel --target emulator_wrappers _cudaemu
+  cmake --build "$work/emulator" --parallel --target emulator_wrappers emulator_wrappers_90a _cudaemu
 }
 
 # Each instruction's result on the device and on the emulator, bit for bit.
 wrappers() {
   "$work/build/device_wrappers" >"$out/wrappers-device.txt"
   "$work/emulator/tests/emulator/emulator_wrappers" >"$work/wrappers-emulator.txt"
+  if [ "$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1)" = 9.0 ]; then
+    "$work/build/device_wrappers_90a" >>"$out/wrappers-device.txt"
+    "$work/emulator/tests/emulator/emulator_wrappers_90a" >>"$work/wrappers-emulator.txt"
+  fi
   diff "$out/wrappers-device.txt" "$work/wrappers-emulator.txt" && echo "all bits the same"
 }
 
 tests() {
   FASTCONV_EMULATOR_BUILD="$work/emulator" FASTCONV_TEST_BACKENDS="$1" "$work/venv/bin/python" -m pytest -q -k "$1" -p no:cacheprovider \
-    tests/test_backends.py tests/test_tensor_cores.py tests/test_gpu_training.py
+    tests/test_backends.py tests/test_tensor_cores.py tests/test_wgmma.py tests/test_gpu_training.py
 }
 
 sanitizer() {
   FASTCONV_TEST_BACKENDS=cuda compute-sanitizer --error-exitcode 1 --target-processes all \
     "$work/venv/bin/python" -m pytest -q -p no:cacheprovider \
     -k "cuda and (strides or all_at_once or depthwise_all or chunks or dense or repeat)" \
-    tests/test_backends.py tests/test_tensor_cores.py
+    tests/test_backends.py tests/test_tensor_cores.py tests/test_wgmma.py
 }
 
 # To 99 % where the whole of MNIST is at hand: FASTCONV_DATA names the folder that has it.

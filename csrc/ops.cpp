@@ -15,6 +15,8 @@ const char* to_string(Algorithm algorithm) {
       return "winograd";
     case Algorithm::direct:
       return "direct";
+    case Algorithm::wgmma:
+      return "wgmma";
     case Algorithm::automatic:
       break;
   }
@@ -22,12 +24,13 @@ const char* to_string(Algorithm algorithm) {
 }
 
 Algorithm parse_algorithm(const std::string& name) {
-  for (const Algorithm a :
-       {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::winograd, Algorithm::direct}) {
+  for (const Algorithm a : {Algorithm::automatic, Algorithm::im2col, Algorithm::implicit, Algorithm::winograd,
+                            Algorithm::direct, Algorithm::wgmma}) {
     if (name == to_string(a)) return a;
   }
   throw std::invalid_argument(
-      "algorithm must be \"auto\", \"im2col\", \"implicit\", \"winograd\" or \"direct\", got \"" + name + "\"");
+      "algorithm must be \"auto\", \"im2col\", \"implicit\", \"winograd\", \"direct\" or, on a GPU, \"wgmma\", got \"" +
+      name + "\"");
 }
 
 }  // namespace fastconv

@@ -49,7 +49,7 @@ struct Matrix {
 };
 
 enum class Pass { forward, input, weight };
-enum class Algorithm { automatic, im2col, implicit, winograd, direct };
+enum class Algorithm { automatic, im2col, implicit, winograd, direct, wgmma };
 
 // What products of float32 may be rounded to; sums are float32's in either.
 enum class Precision { fp32, tf32 };

@@ -23,6 +23,7 @@ REQUIRED = {
     r"^tensor_product_kernel<(float, .*Cells|.*Chunks)": {"LDGSTS", "HMMA"},
     r"^tensor_product_kernel<.*Chunks<(Float16|BFloat16|float), true>": {"LDSM"},
     r"^tensor_product_kernel<": {"HMMA"},
+    r"^wgmma_kernel<": {"HGMMA", "UTMALDG", "SYNCS"},
 }
 
 

@@ -25,7 +25,7 @@ bool depthwise_serves(Pass pass, const ConvShape& s) {
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
   if (algorithm == Algorithm::winograd) return winograd::serves(s);
   if (algorithm == Algorithm::direct) return depthwise_serves(pass, s) || direct::serves(s);
-  return true;
+  return algorithm != Algorithm::wgmma;
 }
 
 // What "auto" is to prefer where it can: the environment's wish.
@@ -83,6 +83,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (algorithm != Algorithm::automatic) {
     if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
     const char* needs = algorithm == Algorithm::winograd ? "3x3 filters, stride 1, dilation 1 and one group"
+                        : algorithm == Algorithm::wgmma  ? "arrays on a GPU of compute capability 9.0"
                                                          : "filters that span no more than a million cells";
     throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: it needs " +
                                 needs + "; \"auto\", \"im2col\" and \"implicit\" can");

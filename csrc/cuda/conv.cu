@@ -15,31 +15,11 @@
 #include "chunks.cuh"
 #include "direct.cuh"
 #include "gemm.cuh"
+#include "pack_filters.cuh"
+#include "wgmma.hpp"
 
 namespace fastconv::cuda {
 namespace {
-
-constexpr int kPackThreads = 256;
-
-template <class T>
-struct PackFilters {
-  Filters<T> from;
-  T* to;  // [groups][outputs][d][h][w][channels]
-  int channels, taps[3];
-  int64_t group_outputs, cells;
-};
-
-template <class T>
-__global__ void __launch_bounds__(kPackThreads, 1) pack_filters_kernel(const __grid_constant__ PackFilters<T> p) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kPackThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kPackThreads + threadIdx.x; i < p.cells; i += step) {
-    const Cell cell = Cell::of(i, p.channels, p.taps, true);  // cell.n is the filter
-    const int64_t group = cell.n / p.group_outputs, output = cell.n % p.group_outputs;
-    p.to[i] = p.from.data[group * p.from.group_stride + output * p.from.output_stride + cell.c * p.from.input_stride +
-                          cell.at[0] * p.from.tap_stride[kD] + cell.at[1] * p.from.tap_stride[kH] +
-                          cell.at[2] * p.from.tap_stride[kW]];
-  }
-}
 
 Radix one_digit(int64_t extent, int64_t stride) {
   Radix radix;
@@ -90,24 +70,21 @@ void patches_of(const ConvShape& s, const Tensor<const T>& x, bool channels_dens
   operand.group_stride = s.group_c() * x.stride[1];
 }
 
-// Filters as a copy in the workspace, with the channels that are summed over innermost; as they are, where it is too
-// small for that.
+// The result of a forward pass, its rows filters and its columns pixels.
 template <class T>
-Filters<T> with_channels_innermost(const Filters<T>& w, const ConvShape& s, std::size_t& workspace_limit) {
-  const int64_t channels = s.group_c(), cells = s.k * channels * s.taps();
-  const std::size_t bytes = static_cast<std::size_t>(cells) * sizeof(T);
-  if (bytes > workspace_limit) return w;
-  workspace_limit -= bytes;
-  PackFilters<T> p{};
-  p.from = w;
-  p.to = allocate<T>(cells);
-  for (std::size_t axis = 0; axis < 3; ++axis) p.taps[axis] = narrow(s.axis[axis].filter);
-  p.channels = narrow(channels);
-  p.group_outputs = s.group_k();
-  p.cells = cells;
-  launch(pack_filters_kernel<T>, grid_for(ceil_div(cells, kPackThreads)), kPackThreads, 0, p);
-  const int64_t row = channels * p.taps[2], plane = row * p.taps[1];
-  return {p.to, s.group_k() * plane * p.taps[0], plane * p.taps[0], 1, {channels, row, plane}};
+Product<T> product_of(const ConvShape& s, const Vector<const T>& bias, bool relu, const Tensor<T>& y) {
+  Product<T> p;
+  p.c.data = y.data;
+  p.c.group_stride = s.group_k() * y.stride[1];
+  p.c.rows = one_digit(s.group_k(), y.stride[1]);
+  p.c.columns = pixels_of(y, s.n, outputs(s));
+  p.bias = bias;
+  p.relu = relu;
+  p.rows = s.group_k();
+  p.columns = s.n * s.pixels();
+  p.terms = s.group_c() * s.taps();
+  p.groups = s.groups;
+  return p;
 }
 
 template <class T>
@@ -115,7 +92,7 @@ void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<
                     bool relu, const Tensor<T>& y, const ConvOptions& options) {
   const bool channels_dense = x.stride[1] == 1;
   std::size_t workspace_limit = options.workspace_limit;
-  Product<T> p;
+  Product<T> p = product_of(s, bias, relu, y);
   const auto set_filters = [&](const Filters<T>& filters_of_pass) {
     p.a.data = filters_of_pass.data;
     p.a.group_stride = filters_of_pass.group_stride;
@@ -127,16 +104,6 @@ void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<
   set_filters(w);
   patches_of(s, x, channels_dense, p.b.rows, p.b.terms, p.b);
   p.b.along_terms = channels_dense;
-  p.c.data = y.data;
-  p.c.group_stride = s.group_k() * y.stride[1];
-  p.c.rows = one_digit(s.group_k(), y.stride[1]);
-  p.c.columns = pixels_of(y, s.n, outputs(s));
-  p.bias = bias;
-  p.relu = relu;
-  p.rows = s.group_k();
-  p.columns = s.n * s.pixels();
-  p.terms = s.group_c() * s.taps();
-  p.groups = s.groups;
   // Patches that tensor cores can read by whole chunks are worth filters that they can read so too.
   if (on_tensor_cores<T>(options.precision) && by_chunks(p.b, true) && !by_chunks(p.a, true) &&
       !by_chunks(p.a, false)) {
@@ -144,6 +111,28 @@ void implicit_fprop(const ConvShape& s, const Tensor<const T>& x, const Filters<
   }
   if (y.stride[1] == 1) exchange_operands(p);
   multiply(p, options.precision, workspace_limit);
+}
+
+// Before anything is written: whether wgmma can read x, its extents {c, w, h, n}, and there is room for the filters.
+template <class T>
+void check_named_wgmma(const ConvShape& s, const Tensor<const T>& x, const std::array<int64_t, 4>& extents,
+                       bool filters_packed, const ConvOptions& options) {
+  check_wgmma(x, extents);
+  const auto bytes = static_cast<std::size_t>(s.k * s.c * s.taps()) * sizeof(T);
+  if (filters_packed || bytes <= options.workspace_limit) return;
+  throw std::invalid_argument("workspace_limit is " + std::to_string(options.workspace_limit) +
+                              " bytes, but algorithm \"wgmma\" needs " + std::to_string(bytes));
+}
+
+template <class T>
+void fprop_by_wgmma(const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w, const Vector<const T>& bias,
+                    bool relu, const Tensor<T>& y) {
+  if constexpr (sizeof(T) == 2) {
+    std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+    Product<T> p = product_of(s, bias, relu, y);
+    exchange_operands(p);
+    wgmma_fprop(s, x, packed(w, s) ? w.data : with_channels_innermost(w, s, unlimited).data, p);
+  }
 }
 
 template <class T>
@@ -184,15 +173,20 @@ template <class T>
 void fprop(Algorithm algorithm, const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w,
            const Vector<const T>& bias, bool relu, const Tensor<T>& y, const ConvOptions& options) {
   if (algorithm == Algorithm::direct) return direct_conv(s, x, w, bias, relu, y);
+  if (algorithm == Algorithm::wgmma) return fprop_by_wgmma(s, x, w, bias, relu, y);
   implicit_fprop(s, x, w, bias, relu, y, options);
 }
 
 }  // namespace
 
-ConvPlan plan_conv(Pass, const ConvShape& shape, bool, Algorithm algorithm) {
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool, Algorithm algorithm) {
   if (algorithm == Algorithm::im2col || algorithm == Algorithm::winograd) {
     throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) +
                                 "\" has no GPU kernel; \"auto\", \"implicit\" and \"direct\" have");
+  }
+  if (const char* needs = algorithm == Algorithm::wgmma ? wgmma_needs(pass, shape) : nullptr) {
+    throw std::invalid_argument(std::string("algorithm \"wgmma\" cannot serve this: it needs ") + needs +
+                                "; \"auto\", \"implicit\" and \"direct\" can");
   }
   if (algorithm != Algorithm::automatic) return {algorithm, "asked for"};
   if (thin(shape)) return {Algorithm::direct, "groups of one channel or one filter: tiles would be nearly empty"};
@@ -204,7 +198,11 @@ void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector
                 const ConvOptions& options) {
   const Algorithm algorithm = choose(Pass::forward, s, options);
   if (s.n == 0 || s.k == 0) return;
-  fprop(algorithm, s, x, Filters<T>::forward(w, s), bias, relu, y, options);
+  const auto filters_of_pass = Filters<T>::forward(w, s);
+  if (algorithm == Algorithm::wgmma) {
+    check_named_wgmma(s, x, {s.c, s.axis[2].in, s.axis[1].in, s.n}, packed(filters_of_pass, s), options);
+  }
+  fprop(algorithm, s, x, filters_of_pass, bias, relu, y, options);
 }
 
 template <class T>
@@ -212,6 +210,9 @@ void conv_transpose_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T>
                           Tensor<T> y, const ConvOptions& options) {
   const Algorithm algorithm = choose(Pass::input, s, options);
   if (s.n == 0 || s.c == 0) return;
+  if (algorithm == Algorithm::wgmma) {
+    check_named_wgmma(s, x, {s.k, s.axis[2].out, s.axis[1].out, s.n}, false, options);
+  }
   const auto pass = [&](Algorithm by, ConvShape phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
     std::swap(phase.c, phase.k);
     fprop(by, phase, x, Filters<T>::exchanged(taps, s), bias, relu, inputs, options);

@@ -11,6 +11,7 @@
 
 #include "async.hpp"
 #include "fiber.hpp"
+#include "queue.hpp"
 #include "race.hpp"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -25,18 +26,6 @@ namespace {
 
 enum class State { ready, at_barrier, in_collective, asleep, returned };
 constexpr const char* kStateName[] = {"ready", "at a barrier", "in a warp collective", "at an mbarrier", "returned"};
-
-// Tasks by number, in rings: those from `made` on are open, and so are the groups from `groups_done` on.
-struct Queue {
-  static constexpr unsigned kMaxTasks = 512, kMaxGroups = 64;
-  Task tasks[kMaxTasks];
-  unsigned begun = 0, made = 0;
-  unsigned group_end[kMaxGroups];  // the number of the first task after the group
-  unsigned groups_closed = 0, groups_done = 0;
-
-  void clear() { begun = made = groups_closed = groups_done = 0; }
-  bool empty() const { return made == begun; }
-};
 
 struct Thread {
   Fiber fiber;
@@ -206,6 +195,8 @@ void copy_bytes(void* to, const void* from, std::size_t bytes) {
   }
 }
 
+Queue& queue_of(Work work) { return current->queue[static_cast<int>(work)]; }
+
 Thread* warp_of(const Thread* thread) {
   Thread* const first = all_threads();
   return first + (thread - first) / kWarp * kWarp;
@@ -342,31 +333,9 @@ void check_copy(const void* to, const void* from, std::size_t bytes) {
   shared_address(to, bytes);
 }
 
-bool defer(Work work, const Task& task) {
-  if (!options().late_copies) return false;
-  Queue& queue = current->queue[static_cast<int>(work)];
-  if (queue.begun - queue.made == Queue::kMaxTasks) fault("too many asynchronous copies or products are open");
-  queue.tasks[queue.begun++ % Queue::kMaxTasks] = task;
-  return true;
-}
-
-void close_group(Work work) {
-  Queue& queue = current->queue[static_cast<int>(work)];
-  if (queue.groups_closed - queue.groups_done == Queue::kMaxGroups) fault("too many asynchronous groups are open");
-  queue.group_end[queue.groups_closed++ % Queue::kMaxGroups] = queue.begun;
-}
-
-bool next_due(Work work, unsigned groups, Task& task) {
-  Queue& queue = current->queue[static_cast<int>(work)];
-  while (queue.groups_closed - queue.groups_done > groups) {
-    if (queue.made != queue.group_end[queue.groups_done % Queue::kMaxGroups]) {
-      task = queue.tasks[queue.made++ % Queue::kMaxTasks];
-      return true;
-    }
-    ++queue.groups_done;
-  }
-  return false;
-}
+bool defer(Work work, const Task& task) { return options().late_copies && queue_of(work).push(task); }
+void close_group(Work work) { queue_of(work).close_group(); }
+bool next_due(Work work, unsigned groups, Task& task) { return queue_of(work).next_due(groups, task); }
 
 bool sleep_until(const void* event, const Site& site) {
   current->site = site;

@@ -116,26 +116,60 @@ void check_convolution() {
         }
   const std::array<int64_t, 5> xs{5 * 6 * s.c, 1, 0, 6 * s.c, s.c}, ys{rows * columns * s.k, 1, 0, columns * s.k, s.k},
       ws{s.c * 6, 6, 0, 2, 1};
-  const ConvOptions options{.precision = Precision::tf32};
+  ConvOptions options{.precision = Precision::tf32};
   const auto rounded = [](const std::vector<float>& exact) {
     std::vector<T> cells;
     for (const float value : exact) cells.push_back(T(value));
     return cells;
   };
   in_modes([&] {
-    std::vector<T> result(y.size());
-    conv_fprop<T>(s, {x.data(), xs}, {w.data(), ws}, {}, false, {result.data(), ys}, options);
-    CHECK(equal(result, rounded(y)));
-    result.resize(x.size());
-    conv_dgrad<T>(s, {dy.data(), ys}, {w.data(), ws}, {result.data(), xs}, options);
-    CHECK(equal(result, rounded(dx)));
-    result.resize(w.size());
+    std::vector<T> result;
+    for (const Algorithm algorithm : {Algorithm::wgmma, Algorithm::automatic}) {
+      if (algorithm == Algorithm::wgmma && sizeof(T) != 2) continue;
+      options.algorithm = algorithm;
+      result.assign(y.size(), T(-1.0f));
+      conv_fprop<T>(s, {x.data(), xs}, {w.data(), ws}, {}, false, {result.data(), ys}, options);
+      CHECK(equal(result, rounded(y)), "algorithm", to_string(algorithm));
+      result.assign(x.size(), T(-1.0f));
+      conv_dgrad<T>(s, {dy.data(), ys}, {w.data(), ws}, {result.data(), xs}, options);
+      CHECK(equal(result, rounded(dx)), "algorithm", to_string(algorithm));
+    }
+    result.assign(w.size(), T(-1.0f));
     conv_wgrad<T>(s, {dy.data(), ys}, {x.data(), xs}, {result.data(), ws}, options);
     CHECK(equal(result, rounded(dw)));
   });
 }
 
+// What a device of this compute capability says of a small convolution of float16.
+std::string said_by(int capability, Algorithm algorithm) {
+  const emulator::Options before = emulator::options();
+  emulator::options().capability = capability;
+  const test::Scratch scratch;
+  ConvShape s{.n = 1, .c = 8, .k = 1, .groups = 1, .axis = {}};
+  const auto x = integers<Float16>(8, 1);
+  std::vector<Float16> y(1);
+  std::string said;
+  try {
+    const std::array<int64_t, 5> strides{8, 1, 8, 8, 8};
+    conv_fprop<Float16>(s, {x.data(), strides}, {x.data(), strides}, {}, false, {y.data(), strides},
+                        {.algorithm = algorithm});
+  } catch (const std::runtime_error& error) {
+    said = error.what();
+  }
+  emulator::options() = before;
+  return said;
+}
+
 }  // namespace
+
+TEST(devices_that_lack_the_instructions) {
+  CHECK(said_by(7, Algorithm::implicit).find("compute capability 8.0 or newer") != std::string::npos);
+  for (const int capability : {8, 10}) {
+    CHECK_EQUAL(said_by(capability, Algorithm::implicit), std::string());
+    CHECK(said_by(capability, Algorithm::wgmma).find("compute capability 9.0") != std::string::npos);
+  }
+  CHECK_EQUAL(said_by(9, Algorithm::wgmma), std::string());
+}
 
 TEST(products_of_tf32) { check_products<float>(); }
 TEST(products_of_float16) { check_products<Float16>(); }

@@ -1,10 +1,9 @@
 // Each instruction behind a wrapper of ours, on the same inputs by a device (built by nvcc) and by the emulator (g++):
 // prints what it made of them, to be compared bit for bit. Inputs are such that sums are exact and nothing is NaN.
 #include <bit>
-#include <cstdio>
-#include <vector>
 
 #include "cuda/chunks.cuh"
+#include "wrappers.hpp"
 
 namespace fastconv::cuda {
 namespace {
@@ -92,68 +91,23 @@ __global__ void conversions(const unsigned* in, unsigned* out) {
   }
 }
 
-struct Wrapper {
-  const char* name;
-  void (*kernel)(const unsigned*, unsigned*);
-};
-constexpr Wrapper kWrappers[] = {
-    {"copies of 4 bytes", copies<float>},
-    {"copies of 8 bytes", copies<double>},
-    {"copies of 16 bytes", copies<Chunk>},
-    {"shuffles", shuffles},
-    {"atomic minimum and maximum", extrema},
-    {"ldmatrix", matrices<false>},
-    {"ldmatrix, transposed", matrices<true>},
-    {"mma of tf32", products<float>},
-    {"mma of float16", products<Float16>},
-    {"mma of bfloat16", products<BFloat16>},
-    {"conversions", conversions},
-};
-
-using Words = std::vector<unsigned>;
-
-Words result_of(const Wrapper& wrapper, const Words& in) {
-  Words out(in.size());
-#ifdef __CUDACC__
-  const std::size_t bytes = in.size() * sizeof(unsigned);
-  unsigned* memory = nullptr;
-  check(cudaMalloc(&memory, 2 * bytes));
-  check(cudaMemcpy(memory, in.data(), bytes, cudaMemcpyHostToDevice));
-  check(cudaMemset(memory + in.size(), 0, bytes));
-  launch(wrapper.kernel, 1, kWarpSize, sizeof(Lanes<Chunk>), memory, memory + in.size());
-  check(cudaMemcpy(out.data(), memory + in.size(), bytes, cudaMemcpyDeviceToHost));
-  check(cudaFree(memory));
-#else
-  launch(wrapper.kernel, 1, kWarpSize, sizeof(Lanes<Chunk>), in.data(), out.data());
-#endif
-  return out;
-}
-
-void print_all() {
-  const Context context;
-  const ContextScope scope(context);
-  Words in(kWarpSize * kWords);
-  uint32_t random = 1;
-  for (unsigned& word : in) {
-    random = random * 1664525u + 1013904223u;
-    word = random ^ random >> 16;
-  }
-  for (const Wrapper& wrapper : kWrappers) {
-    std::printf("%s", wrapper.name);
-    const Words out = result_of(wrapper, in);
-    for (std::size_t i = 0; i < out.size(); ++i) std::printf(i % kWords == 0 ? "\n%08x" : " %08x", out[i]);
-    std::printf("\n");
-  }
+template <void (*kKernel)(const unsigned*, unsigned*)>
+Wrapper wrapper(const char* name) {
+  return {name, kWarpSize * kWords,
+          [](const unsigned* in, unsigned* out) { launch(kKernel, 1, kWarpSize, sizeof(Lanes<Chunk>), in, out); }};
 }
 
 }  // namespace
 }  // namespace fastconv::cuda
 
 int main() {
-  try {
-    fastconv::cuda::print_all();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
+  using namespace fastconv;
+  using namespace fastconv::cuda;
+  return print_all({wrapper<copies<float>>("copies of 4 bytes"), wrapper<copies<double>>("copies of 8 bytes"),
+                    wrapper<copies<Chunk>>("copies of 16 bytes"), wrapper<shuffles>("shuffles"),
+                    wrapper<extrema>("atomic minimum and maximum"), wrapper<matrices<false>>("ldmatrix"),
+                    wrapper<matrices<true>>("ldmatrix, transposed"), wrapper<products<float>>("mma of tf32"),
+                    wrapper<products<Float16>>("mma of float16"), wrapper<products<BFloat16>>("mma of bfloat16"),
+                    wrapper<conversions>("conversions")},
+                   random_words(kWarpSize * kWords), kWords);
 }

@@ -16,10 +16,11 @@ groups
 algorithm
     "auto"; "implicit" (one matrix product that gathers the patches while packing), "winograd" (3x3
     filters without stride), "direct" (patches read from a small copy of the input) or "im2col"
-    (patches stored, multiplied by BLAS). Winograd rounds more: its error is up to about 1e-5 of the
-    largest output in float32, and a NaN or Inf reaches a whole tile of 4x4 outputs. The environment
-    variable FASTCONV_ALGORITHM is what "auto" prefers; FASTCONV_WINOGRAD=0 keeps Winograd out of
-    "auto".
+    (patches stored, multiplied by BLAS); on a GPU of compute capability 9.0, "wgmma" (float16 and
+    bfloat16 with channels last, all but the weight gradient). Winograd rounds more: its error is up
+    to about 1e-5 of the largest output in float32, and a NaN or Inf reaches a whole tile of 4x4
+    outputs. The environment variable FASTCONV_ALGORITHM is what "auto" prefers;
+    FASTCONV_WINOGRAD=0 keeps Winograd out of "auto".
 precision
     "fp32": never less than the arrays' own. "tf32", for float32 arrays on a GPU: the operands are
     rounded to 11 significant bits, multiplied on tensor cores and summed in float32.

@@ -60,6 +60,7 @@ inline std::vector<Range> tap_outputs(const Axis& axis) {
 template <class Visit>
 void for_each_run(const Extents& extents, Range block, Visit visit) {
   if (block.size() <= 0) return;
+  if (extents[0] * extents[1] == 1) return visit(0, 0, 0, block);  // without the divisions
   int64_t q = block.begin % extents[2], p = block.begin / extents[2] % extents[1],
           z = block.begin / extents[2] / extents[1];
   for (int64_t i = block.begin; i < block.end; q = 0) {

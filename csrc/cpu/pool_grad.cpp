@@ -211,26 +211,32 @@ std::optional<int64_t> find_offender(const PoolShape& s, const Tensor<const int6
   std::atomic<bool> valid{true};
   std::atomic<int64_t> offender{0};
   const bool channels_last = indices.stride[1] == 1 && s.c > 1;
-  parallel_for(channels_last ? s.n * out[0] * out[1] : s.n * s.c, pool_threads(s), [&](int64_t task, int) {
-    const auto check = [&](const int64_t* first, int64_t count, int64_t step) {
-      bool outside = false;  // one answer for all: a branch would keep the loop scalar
-      for (int64_t i = 0; i < count; ++i) outside |= static_cast<uint64_t>(first[i * step]) + 1 > limit;
-      for (int64_t i = 0; outside && i < count; ++i) {
-        if (static_cast<uint64_t>(first[i * step]) + 1 > limit) offender.store(first[i * step]);
-      }
-      if (outside) valid.store(false);
-    };
-    if (channels_last) {
-      const int64_t p = task % out[1], z = task / out[1] % out[0], n = task / out[1] / out[0];
-      const int64_t* row = indices.at(n, 0) + z * indices.stride[2] + p * indices.stride[3];
-      for (int64_t q = 0; q < out[2]; ++q) check(row + q * indices.stride[4], s.c, 1);
-      return;
-    }
-    for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
-      const int64_t* row = indices.at(task / s.c, task % s.c) + z * indices.stride[2] + p * indices.stride[3];
-      check(row, q.size(), indices.stride[4]);
-    });
-  });
+  const bool joined = out[0] * out[1] == 1 && indices.stride[4] == 1 && indices.stride[1] == out[2];  // all channels
+  parallel_for(joined          ? s.n
+               : channels_last ? s.n * out[0] * out[1]
+                               : s.n * s.c,
+               pool_threads(s), [&](int64_t task, int) {
+                 const auto check = [&](const int64_t* first, int64_t count, int64_t step) {
+                   bool outside = false;  // one answer for all: a branch would keep the loop scalar
+                   for (int64_t i = 0; i < count; ++i) outside |= static_cast<uint64_t>(first[i * step]) + 1 > limit;
+                   for (int64_t i = 0; outside && i < count; ++i) {
+                     if (static_cast<uint64_t>(first[i * step]) + 1 > limit) offender.store(first[i * step]);
+                   }
+                   if (outside) valid.store(false);
+                 };
+                 if (joined) return check(indices.at(task, 0), s.c * out[2], 1);
+                 if (channels_last) {
+                   const int64_t p = task % out[1], z = task / out[1] % out[0], n = task / out[1] / out[0];
+                   const int64_t* row = indices.at(n, 0) + z * indices.stride[2] + p * indices.stride[3];
+                   for (int64_t q = 0; q < out[2]; ++q) check(row + q * indices.stride[4], s.c, 1);
+                   return;
+                 }
+                 for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
+                   const int64_t* row =
+                       indices.at(task / s.c, task % s.c) + z * indices.stride[2] + p * indices.stride[3];
+                   check(row, q.size(), indices.stride[4]);
+                 });
+               });
   if (valid) return std::nullopt;
   return offender.load();
 }
@@ -240,14 +246,27 @@ template <class T>
 void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in) {
   for_each_run(in, {0, volume(in)}, [&](int64_t, int64_t d, int64_t h, Range w) {
     T* row = dx.at(n, channels.begin) + d * dx.stride[2] + h * dx.stride[3];
-    if (channels.size() == 1 && dx.stride[4] == 1) {
-      std::fill_n(row, w.size(), T(0));
+    const bool together = channels.size() == 1 || dx.stride[1] == 1;
+    if (together && dx.stride[4] == channels.size()) {
+      std::fill_n(row, w.size() * channels.size(), T(0));
       return;
     }
     for (int64_t i = 0; i < w.size(); ++i, row += dx.stride[4]) {
+      if (together) {
+        std::fill_n(row, channels.size(), T(0));
+        continue;
+      }
       for (int64_t c = 0; c < channels.size(); ++c) row[c * dx.stride[1]] = T(0);
     }
   });
+}
+
+// Adds each gradient at its index's cell: gradient j at plane[j * own + index * step].
+template <class T>
+void add_run(const T* gradients, const int64_t* indices, int64_t count, int64_t own, int64_t step, T* plane) {
+  for (int64_t j = 0; j < count; ++j) {
+    if (indices[j] >= 0) plane[j * own + indices[j] * step] += gradients[j];
+  }
 }
 
 }  // namespace
@@ -286,6 +305,8 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   const bool channels_last = dx.stride[1] == 1 && s.c > 1;
   const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
   const Blocks blocks(s.c, channels_last ? std::max(line, s.c * s.n / kTasks / line * line) : 1);
+  const bool unit_rows = joined && dy.stride[4] == 1 && indices.stride[4] == 1;
+  const bool unit_pixels = joined && channels_last && dy.stride[1] == 1 && indices.stride[1] == 1;
   parallel_for(s.n * blocks.count, pool_threads(s), [&](int64_t task, int) {
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];
@@ -298,11 +319,12 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
         const int64_t index = found[i * indices.stride[4] + c * indices.stride[1]];
         if (index >= 0) plane[c * dx.stride[1] + place(index)] += gradients[i * dy.stride[4] + c * dy.stride[1]];
       };
-      if (channels.size() == 1) {
-        for (int64_t i = 0; i < q.size(); ++i) add(i, 0);
-        return;
-      }
+      if (channels.size() == 1 && unit_rows) return add_run(gradients, found, q.size(), 0, *joined, plane);
       for (int64_t i = 0; i < q.size(); ++i) {
+        if (unit_pixels) {
+          add_run(gradients + i * dy.stride[4], found + i * indices.stride[4], channels.size(), 1, *joined, plane);
+          continue;
+        }
         for (int64_t c = 0; c < channels.size(); ++c) add(i, c);
       }
     });

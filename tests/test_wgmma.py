@@ -111,21 +111,20 @@ def test_arrays_lie_as_they_like_within_the_rules(backend: Arrays) -> None:
     problem = integer_problem(CASES[2])
     case, dtype = problem.case, np.float16
     want = problem.exact("forward", "NHWC").astype(dtype)
+    run(backend, problem, "forward", dtype)  # skips where it must
     n, c, h, w = case.x
     wide = np.full((n, h + 1, w + 3, c + 8), np.nan, dtype)
-    part = wide[:, 1:, 2:-1, 8:]
-    part[...] = problem.x.transpose(0, 2, 3, 1)
+    wide[:, 1:, 2:-1, 8:] = problem.x.transpose(0, 2, 3, 1)
     filters = np.ascontiguousarray(problem.w.transpose(0, 2, 3, 1)).astype(dtype)
-    keywords: dict[str, Any] = {**case.geometry, "layout": "NHWC", "algorithm": "wgmma"}
-    if backend.name == "cuda":
-        run(backend, problem, "forward", dtype)  # skips where it must
-    bias = problem.bias.astype(dtype)
-    got = backend.call(
-        fastconv.conv2d, part, filters.transpose(0, 3, 1, 2), bias, **keywords, workspace_limit=0
-    )
-    np.testing.assert_array_equal(got, want)
+
+    def conv(wide: Any, filters: Any, bias: Any, **keywords: Any) -> Any:  # views of the device's
+        part, seen = wide[:, 1:, 2:-1, 8:], filters.transpose(0, 3, 1, 2)
+        keywords = {**case.geometry, "layout": "NHWC", "algorithm": "wgmma", **keywords}
+        return fastconv.conv2d(part, seen, bias, **keywords)
+
     apart = Guarded(want.shape, dtype, step=2)
-    got = backend.call(fastconv.conv2d, part, problem.w.astype(dtype), bias, **keywords, out=apart)
+    bias = problem.bias.astype(dtype)
+    got = backend.call(conv, wide, filters, bias, workspace_limit=0, out=apart)
     np.testing.assert_array_equal(got, want)
 
 
@@ -136,18 +135,18 @@ def test_what_is_refused(backend: Arrays) -> None:
     w = rng.standard_normal((8, 16, 3, 2)).astype(np.float16)
     run(backend, integer_problem(CASES[0]), "forward", np.float16)  # skips where it must
 
-    def conv(x: Any, w: Any, **keywords: Any) -> None:
+    def conv(x: Any, w: Any, view: Any = ..., **keywords: Any) -> None:
         keywords = {"layout": "NHWC", "algorithm": "wgmma", **keywords}
-        backend.call(fastconv.conv2d, x, w, **keywords)
+        backend.call(lambda x, w: fastconv.conv2d(x[view], w, **keywords), x, w)
 
     with refuses(ValueError, "float16 and bfloat16"):
         conv(x.astype(np.float32), w.astype(np.float32))
-    with refuses(ValueError, "channels last", "implicit"):
-        conv(x[:, ::-1], w)
+    # Reversed rows, channels apart, and channels that begin within 16 bytes.
+    for view, channels in ((np.s_[:, ::-1], 16), (np.s_[..., ::2], 8), (np.s_[..., 4:-4], 8)):
+        with refuses(ValueError, "channels last", "implicit"):
+            conv(x, w[:, :channels], view=view)
     with refuses(ValueError, "channels last", "implicit"):
         conv(x.transpose(0, 3, 1, 2).copy(), w, layout="NCHW")
-    with refuses(ValueError, "channels last"):
-        conv(np.broadcast_to(x[:1], x.shape), w)
     with refuses(ValueError, "workspace_limit is 1 bytes", "1536"):
         conv(x, w, workspace_limit=1)
     with refuses(ValueError, "one group", "direct"):

@@ -202,15 +202,15 @@ struct WinogradKernels {
                            int64_t count);
   void (*pixels_to_planes)(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
                            int64_t count);
-  // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows are `row_stride` apart.
-  void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride);
-  // y[4][4], rows `row_stride` apart, is A^T m A + bias of m[36], `stride` apart, through relu. bias: one vector.
-  void (*output)(T* y, int64_t row_stride, const T* m, int64_t stride, const T* bias, bool relu);
+  // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows and columns lie as their strides say.
+  void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride);
+  // y[4][4] is A^T m A + bias of m[36], `stride` apart, through relu. bias: one vector.
+  void (*output)(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias, bool relu);
   // u[36], `stride` apart, is G g G^T of g[3][3], for the filters of one vector.
   void (*filter)(T* u, int64_t stride, const T* g, int64_t tap_stride);
-  // The adjoints of output and filter, for the weight gradient: e[36], `stride` apart, is A dy A^T of dy[4][4], whose
-  // rows are `row_stride` apart; g[9][lanes] is G^T u G of u[36], `stride` apart.
-  void (*gradient)(T* e, int64_t stride, const T* dy, int64_t row_stride);
+  // The adjoints of output and filter, for the weight gradient: e[36], `stride` apart, is A dy A^T of dy[4][4];
+  // g[9][lanes] is G^T u G of u[36], `stride` apart.
+  void (*gradient)(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride);
   void (*filter_gradient)(T* g, const T* u, int64_t stride);
 };
 

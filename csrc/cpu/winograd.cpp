@@ -45,18 +45,30 @@ void unstage(const ConvShape& s, const TileRun& run, int64_t k, const T* stage, 
   }
 }
 
-// y of some tiles and filters, from their products m[36][tile][width].
+// y of some tiles and filters, from their products m[36][tile][width]: written in place where a vector of channels can
+// be, through the stage otherwise.
 template <class T>
 void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Range filters, const T* m, int64_t stride,
                        int64_t width, const T* bias, bool relu, T* stage, const Tensor<T>& y) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const WinogradKernels<T>& transform = winograd_kernels<T>();
+  const int64_t lanes = transform.lanes;
   for_each_tile_run(grid, tiles, [&](const TileRun& run) {
+    const bool whole_rows = (run.row + 1) * kTile <= s.axis[1].out;
     for (int64_t k = filters.begin; k < std::min(s.k, filters.end); k += lanes) {
-      for (int64_t t = 0; t < run.end - run.begin; ++t) {
-        winograd_kernels<T>().output(stage + t * kTile * lanes, kStageColumns * lanes,
-                                     m + (run.first + t) * width + (k - filters.begin), stride, bias + k, relu);
+      const T* products = m + run.first * width + (k - filters.begin);
+      const bool in_place = y.stride[1] == 1 && k + lanes <= s.k && whole_rows;
+      TileRun rest = run;
+      if (in_place) rest.begin = std::clamp(s.axis[2].out / kTile, run.begin, run.end);
+      for (int64_t t = run.begin; t < rest.begin; ++t, products += width) {
+        transform.output(y.at(run.n, k) + run.row * kTile * y.stride[3] + t * kTile * y.stride[4], y.stride[3],
+                         y.stride[4], products, stride, bias + k, relu);
       }
-      unstage(s, run, k, stage, y);
+      if (rest.begin == rest.end) continue;
+      for (int64_t t = 0; t < rest.end - rest.begin; ++t) {
+        transform.output(stage + t * kTile * lanes, kStageColumns * lanes, lanes, products + t * width, stride,
+                         bias + k, relu);
+      }
+      unstage(s, rest, k, stage, y);
     }
   });
 }

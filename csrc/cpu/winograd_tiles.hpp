@@ -1,5 +1,6 @@
 // What the passes of Winograd share: tiles of 4x4 outputs, and a small channels-last stage through which rows of them
-// pass on their way in and out. There planes are turned into pixels, and the padding becomes zeros.
+// pass on their way in and out. There planes are turned into pixels, and the padding becomes zeros. Tiles that have
+// neither are read and written where they lie.
 #pragma once
 
 #include <algorithm>
@@ -71,6 +72,31 @@ void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, i
   }
 }
 
+// Calls visit(tile, cells, row stride, column stride) for `tiles` tiles in a row, each `span` x span cells of image n
+// and channels c to c + lanes; the first one begins at (h, w). Cells outside the height x width plane are zero.
+template <class T, class Visit>
+void for_each_tile(const Tensor<const T>& x, int64_t n, int64_t c, int channels, const Extents& plane, int64_t span,
+                   int64_t h, int64_t w, int64_t tiles, T* stage, Visit visit) {
+  const int64_t lanes = winograd_kernels<T>().lanes, height = plane[1], width = plane[2];
+  const auto staged = [&](Range part) {
+    if (part.size() == 0) return;
+    stage_cells(x, n, c, channels, height, width, h, span, w + kTile * part.begin, kTile * (part.size() - 1) + span,
+                stage);
+    for (int64_t t = part.begin; t < part.end; ++t)
+      visit(t, stage + (t - part.begin) * kTile * lanes, kStageColumns * lanes, lanes);
+  };
+  Range inside{0, 0};  // tiles that can be read in place
+  if (x.stride[1] == 1 && channels == lanes && h >= 0 && h + span <= height && w + span <= width) {
+    inside.begin = std::min(tiles, w < 0 ? ceil_div(-w, kTile) : 0);
+    inside.end = std::clamp((width - span - w) / kTile + 1, inside.begin, tiles);
+  }
+  staged({0, inside.begin});
+  for (int64_t t = inside.begin; t < inside.end; ++t) {
+    visit(t, x.at(n, c) + h * x.stride[3] + (w + kTile * t) * x.stride[4], x.stride[3], x.stride[4]);
+  }
+  staged({inside.end, tiles});
+}
+
 // B^T d B of the tiles of a run, a vector of channels at a time: place(c, tile of the run) is where its 36 elements go,
 // `stride` apart.
 template <class T, class Place>
@@ -78,12 +104,13 @@ void transform_inputs(const ConvShape& s, const Tensor<const T>& x, const TileRu
                       Place place) {
   const WinogradKernels<T>& transform = winograd_kernels<T>();
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const int64_t tiles = run.end - run.begin, lanes = transform.lanes;
+  const int64_t lanes = transform.lanes;
   for (int64_t c = 0; c < s.c; c += lanes) {
-    stage_cells(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), height.in, width.in,
-                height.input(run.row * kTile, 0), kSpan, width.input(run.begin * kTile, 0), kTile * tiles + 2, stage);
-    for (int64_t t = 0; t < tiles; ++t)
-      transform.input(place(c, t), stride, stage + t * kTile * lanes, kStageColumns * lanes);
+    for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), kSpan,
+                  height.input(run.row * kTile, 0), width.input(run.begin * kTile, 0), run.end - run.begin, stage,
+                  [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
+                    transform.input(place(c, t), stride, cells, row_stride, column_stride);
+                  });
   }
 }
 

@@ -67,12 +67,13 @@ template <class T, class Place>
 void transform_gradients(const ConvShape& s, const Tensor<const T>& dy, const TileRun& run, T* stage, int64_t stride,
                          Place place) {
   const WinogradKernels<T>& transform = winograd_kernels<T>();
-  const int64_t tiles = run.end - run.begin, lanes = transform.lanes;
+  const int64_t lanes = transform.lanes;
   for (int64_t k = 0; k < s.k; k += lanes) {
-    stage_cells(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), s.axis[1].out, s.axis[2].out, run.row * kTile,
-                kTile, run.begin * kTile, kTile * tiles, stage);
-    for (int64_t t = 0; t < tiles; ++t)
-      transform.gradient(place(k, t), stride, stage + t * kTile * lanes, kStageColumns * lanes);
+    for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), kTile, run.row * kTile,
+                  run.begin * kTile, run.end - run.begin, stage,
+                  [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
+                    transform.gradient(place(k, t), stride, cells, row_stride, column_stride);
+                  });
   }
 }
 

@@ -129,14 +129,13 @@ void winograd_filter_gradient_1d(const Vector<T>* u, int from, Vector<T>* g, int
 }
 
 template <class T>
-void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride) {
-  constexpr int kL = kLanes<T>;
+void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride) {
   Vector<T> columns[36], rows[6];
 #pragma GCC unroll 6
   for (int j = 0; j < 6; ++j) {
     Vector<T> column[6];
 #pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) column[i] = load(d + i * row_stride + j * kL);
+    for (int i = 0; i < 6; ++i) column[i] = load(d + i * row_stride + j * column_stride);
     winograd_input_1d<T>(column, 1, columns + j, 6);
   }
 #pragma GCC unroll 6
@@ -148,8 +147,8 @@ void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride) {
 }
 
 template <class T>
-void winograd_output(T* y, int64_t row_stride, const T* m, int64_t stride, const T* bias, bool relu) {
-  constexpr int kL = kLanes<T>;
+void winograd_output(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias,
+                     bool relu) {
   Vector<T> columns[24], row[4];
 #pragma GCC unroll 6
   for (int j = 0; j < 6; ++j) {
@@ -165,20 +164,19 @@ void winograd_output(T* y, int64_t row_stride, const T* m, int64_t stride, const
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
       const Vector<T> value = row[j] + b;
-      store<T>(y + i * row_stride + j * kL, relu ? (value < 0 ? Vector<T>{} : value) : value);
+      store<T>(y + i * row_stride + j * column_stride, relu ? (value < 0 ? Vector<T>{} : value) : value);
     }
   }
 }
 
 template <class T>
-void winograd_gradient(T* e, int64_t stride, const T* dy, int64_t row_stride) {
-  constexpr int kL = kLanes<T>;
+void winograd_gradient(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride) {
   Vector<T> columns[24], row[6];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     Vector<T> column[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) column[i] = load(dy + i * row_stride + j * kL);
+    for (int i = 0; i < 4; ++i) column[i] = load(dy + i * row_stride + j * column_stride);
     winograd_gradient_1d<T>(column, 1, columns + j, 4);
   }
 #pragma GCC unroll 6

@@ -217,18 +217,15 @@ class Filters final : public Operand<T> {
   // Of each channel the taps lie side by side: squares of filters and taps are transposed.
   void pack_taps_first(T* panels, int width, Range lanes) const {
     const int64_t vector = winograd_kernels<T>().lanes, channels = cells_.extent[3], taps = size_ / channels;
-    std::vector<T> pixels(static_cast<std::size_t>(taps * vector));
     const T* data = step_ > 0 ? data_ : data_ - (taps - 1);
+    const int64_t tap_step = step_ * channels * width, first_tap = step_ > 0 ? 0 : (taps - 1) * channels * width;
     for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += size_ * width) {
       for (int64_t lane = 0; lane < width; lane += vector) {
         const auto count = static_cast<int>(std::clamp<int64_t>(lanes.end - first - lane, 0, vector));
         for (int64_t c = 0; c < channels; ++c) {
-          winograd_kernels<T>().planes_to_pixels(pixels.data(), vector,
+          winograd_kernels<T>().planes_to_pixels(panels + first_tap + c * width + lane, tap_step,
                                                  data + (first + lane) * lane_stride_ + c * cells_.stride[3],
                                                  lane_stride_, count, taps);
-          for (int64_t tap = 0; tap < taps; ++tap)
-            std::copy_n(pixels.data() + (step_ > 0 ? tap : taps - 1 - tap) * vector, vector,
-                        panels + (tap * channels + c) * width + lane);
         }
       }
     }

@@ -5,7 +5,6 @@
 #   OFF   leave it out
 set(FASTCONV_CUDA AUTO CACHE STRING "Build the CUDA module: AUTO, ON, OFF or pypi")
 set_property(CACHE FASTCONV_CUDA PROPERTY STRINGS AUTO ON OFF pypi)
-set(FASTCONV_CUDA_FOUND OFF)
 set(least_nvcc 13.0)
 
 # CUDA 13's own architectures, and PTX of the oldest with tensor cores of today's kind for all that come later.

@@ -17,7 +17,6 @@ constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache whi
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
-constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
 constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
 
 template <class T>
@@ -84,9 +83,10 @@ class Task {
         blocks_(Blocks(cut.k_blocks, ceil_div(cut.k_blocks, cut.parts))[part]) {
     packed_left_ = reinterpret_cast<T*>((product.share_left ? shared : own) + layout.left);
     packed_right_ = reinterpret_cast<T*>((product.share_right ? shared : own) + layout.right);
-    left_rows_ = product.left->rows(left_stride_);
-    if (!cut.left_in_place) left_stride_ = kernel_.mr;
-    tile_ = cut.left_in_place ? kernel_.tile_unpacked : kernel_.tile;
+    if (cut.left_in_place) left_data_ = product.left->in_place({0, product.m});
+    by_rows_ = cut.left_in_place && left_data_.k_stride == 1;
+    left_stride_ = by_rows_ ? left_data_.lane_stride : cut.left_in_place ? left_data_.k_stride : kernel_.mr;
+    tile_ = by_rows_ ? kernel_.tile_unpacked : kernel_.tile;
     row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
     col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);
     row_offsets_ = reinterpret_cast<int64_t*>(own + layout.row_offsets);
@@ -109,8 +109,7 @@ class Task {
       const Range k{block * cut_.k_block, std::min(product_.k, (block + 1) * cut_.k_block)};
       if (!product_.share_left && !cut_.left_in_place)
         product_.left->pack(packed_left_, kernel_.mr, lanes_of(left_, kernel_.mr, product_.m), k, scratch_);
-      if (!product_.share_right)
-        product_.right->pack(packed_right_, kernel_.nr, lanes_of(right_, kernel_.nr, product_.n), k, scratch_);
+      if (!product_.share_right) pack_right(k);
       for (int64_t first = left_.begin; first < left_.end; first += kLeftBlock) {
         for (int64_t j = right_.begin; j < right_.end; ++j) {
           column(j, {first, std::min(left_.end, first + kLeftBlock)}, k, block);
@@ -126,14 +125,33 @@ class Task {
   }
 
  private:
+  // A whole right panel where it lies, if its first tile is to pack it.
+  Strided<T> right_in_place(int64_t j) const {
+    if (product_.share_right || by_rows_ || (j + 1) * kernel_.nr > product_.n) return {};
+    const Strided<T> panel = product_.right->in_place(lanes_of({j, j + 1}, kernel_.nr, product_.n));
+    return panel.lane_stride == 1 ? panel : Strided<T>{};
+  }
+
+  // The right panels that no tile packs.
+  void pack_right(Range k) {
+    for (int64_t j = right_.begin; j < right_.end; ++j) {
+      const int64_t first = j;
+      while (j < right_.end && right_in_place(j).data == nullptr) ++j;
+      if (j == first) continue;
+      product_.right->pack(right_panel(first, k), kernel_.nr, lanes_of({first, j}, kernel_.nr, product_.n), k,
+                           scratch_);
+    }
+  }
+
   // Panels lie [block of k][panel][k][width]; those that a task packs for itself, one block at a time.
   const T* left_panel(int64_t i, Range k) const {
-    if (cut_.left_in_place) return left_rows_ + i * kernel_.mr * left_stride_ + k.begin;
+    if (cut_.left_in_place)
+      return left_data_.data + i * kernel_.mr * left_data_.lane_stride + k.begin * left_data_.k_stride;
     const int64_t before =
         product_.share_left ? k.begin * cut_.left_panels + i * k.size() : (i - left_.begin) * k.size();
     return packed_left_ + before * kernel_.mr;
   }
-  const T* right_panel(int64_t j, Range k) const {
+  T* right_panel(int64_t j, Range k) const {
     const int64_t before =
         product_.share_right ? k.begin * cut_.right_panels + j * k.size() : (j - right_.begin) * k.size();
     return packed_right_ + before * kernel_.nr;
@@ -145,7 +163,17 @@ class Task {
     const int cols = static_cast<int>(std::min<int64_t>(nr, product_.n - j * nr));
     const int64_t* col_offsets = col_offsets_ + (j - right_.begin) * nr;
     const bool contiguous = cols == nr && uniform_step(col_offsets, cols) == 1;
-    const T* b = right_panel(j, k);
+    T* b = right_panel(j, k);
+    const Strided<T> source = left.begin == left_.begin ? right_in_place(j) : Strided<T>{};
+    const auto tile = [&](int64_t i, const T* a, const T* init, T* out, int64_t out_stride, int rows,
+                          const Epilogue<T>& epilogue) {
+      if (source.data != nullptr && i == left.begin) {
+        kernel_.tile_packing(k.size(), a, left_stride_, source.data + k.begin * source.k_stride, source.k_stride, b,
+                             init, out, out_stride, rows, epilogue);
+      } else {
+        tile_(k.size(), a, left_stride_, b, nr, init, out, out_stride, rows, epilogue);
+      }
+    };
     for (int64_t i = left.begin; i < left.end; ++i) {
       const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
       const T* a = left_panel(i, k);
@@ -156,7 +184,7 @@ class Task {
         for (int e = 0; e < mr * nr; e += static_cast<int>(kCacheLine / sizeof(T))) __builtin_prefetch(next + e, 1);
       }
       if (block + 1 < blocks_.end || cut_.parts > 1) {
-        tile_(k.size(), a, left_stride_, b, nr, init, partial, nr, rows, {});
+        tile(i, a, init, partial, nr, rows, {});
         continue;
       }
       const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
@@ -164,12 +192,11 @@ class Task {
       const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
       const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
       if (row_step) {
-        tile_(k.size(), a, left_stride_, b, nr, init, product_.result + row_offsets[0] + col_offsets[0], *row_step,
-              rows, epilogue);
+        tile(i, a, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows, epilogue);
       } else {
-        alignas(kCacheLine) T tile[kMaxTile];
-        tile_(k.size(), a, left_stride_, b, nr, init, tile, nr, rows, epilogue);
-        scatter(tile, row_offsets, rows, col_offsets, cols);
+        alignas(kCacheLine) T values[kMaxTile];
+        tile(i, a, init, values, nr, rows, epilogue);
+        scatter(values, row_offsets, rows, col_offsets, cols);
       }
     }
   }
@@ -188,10 +215,23 @@ class Task {
     scatter(sum, row_offsets_ + (i - left_.begin) * mr, rows, col_offsets_ + (j - right_.begin) * nr, cols);
   }
 
+  // A tile to where its rows and columns lie, a run of neighbouring columns at a time.
   void scatter(const T* tile, const int64_t* row_offsets, int rows, const int64_t* col_offsets, int cols) {
-    for (int row = 0; row < rows; ++row, tile += kernel_.nr) {
-      T* out = product_.result + row_offsets[row];
-      for (int col = 0; col < cols; ++col) out[col_offsets[col]] = tile[col];
+    const auto row_step = uniform_step(row_offsets, rows);
+    for (int begin = 0, end = 0; begin < cols; begin = end) {
+      do {
+        ++end;
+      } while (end < cols && col_offsets[end] == col_offsets[end - 1] + 1);
+      T* out = product_.result + row_offsets[0] + col_offsets[begin];
+      if (row_step && end - begin > 1) {
+        kernel_.copy_rows(out, *row_step, tile + begin, kernel_.nr, rows, end - begin);
+        continue;
+      }
+      for (int row = 0; row < rows; ++row) {
+        for (int col = begin; col < end; ++col) {
+          product_.result[row_offsets[row] + col_offsets[col]] = tile[row * kernel_.nr + col];
+        }
+      }
     }
   }
 
@@ -199,8 +239,9 @@ class Task {
   const ProductCut& cut_;
   const GemmKernels<T>& kernel_ = gemm_kernels<T>();
   Range left_, right_, blocks_;
-  const T* left_rows_;  // where the left operand lies, if it can be read there
-  int64_t left_stride_ = 0;
+  Strided<T> left_data_;  // if the left operand is read where it lies
+  bool by_rows_;          // and contiguous along k
+  int64_t left_stride_;
   typename GemmKernels<T>::Tile tile_;
   T *packed_left_, *packed_right_, *partial_;
   int64_t partial_row_;  // tiles from one left panel's sums to the next one's
@@ -267,9 +308,9 @@ ProductCut cut_product(const Product<T>& p) {
   cut.k_block = k.size;
   cut.k_blocks = k.count;
   cut.parts = 1;
-  int64_t row_stride = 0;
+  const Strided<T> left = p.left->in_place({0, p.m});
   cut.left_in_place =
-      (p.share_left ? cut.right_panels <= kFewColumns : p.share_right) && p.left->rows(row_stride) != nullptr;
+      left.data != nullptr && (cut.right_panels <= kFewColumns || (p.share_right && left.k_stride == 1));
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
     cut.task_left = Blocks(cut.left_panels, kTaskRows).size;

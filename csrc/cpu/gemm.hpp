@@ -19,7 +19,15 @@
 
 namespace fastconv::cpu {
 
-inline constexpr int kMaxWidth = 32;  // lanes of the widest panel
+inline constexpr int kMaxWidth = 32;         // lanes of the widest panel
+inline constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
+
+// Lane i of row k is data[i * lane_stride + k * k_stride].
+template <class T>
+struct Strided {
+  const T* data = nullptr;
+  int64_t lane_stride = 0, k_stride = 0;
+};
 
 // One side of a product: lanes (rows of the left one, columns of the right one) by k.
 template <class T>
@@ -29,8 +37,8 @@ class Operand {
   // panels[lanes / width][k][width], zeros after the last lane; `scratch` has scratch_bytes(width).
   virtual void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const = 0;
   virtual std::size_t scratch_bytes(int /*width*/) const { return 0; }
-  // The lanes where they lie, contiguous along k and `row_stride` apart; null if they do not lie so.
-  virtual const T* rows(int64_t& /*row_stride*/) const { return nullptr; }
+  // Some lanes where they lie; null if neither they nor k are contiguous.
+  virtual Strided<T> in_place(Range /*lanes*/) const { return {}; }
 };
 
 template <class T>
@@ -39,9 +47,9 @@ class MatrixOperand final : public Operand<T> {
   MatrixOperand(const T* data, int64_t lane_stride, int64_t k_stride)
       : data_(data), lane_stride_(lane_stride), k_stride_(k_stride) {}
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override;
-  const T* rows(int64_t& row_stride) const override {
-    row_stride = lane_stride_;
-    return k_stride_ == 1 ? data_ : nullptr;
+  Strided<T> in_place(Range lanes) const override {
+    if (lane_stride_ != 1 && k_stride_ != 1) return {};
+    return {data_ + lanes.begin * lane_stride_, lane_stride_, k_stride_};
   }
 
  private:

@@ -14,6 +14,7 @@
 #include "groups.hpp"
 #include "operands.hpp"
 #include "patches.hpp"
+#include "pointwise.hpp"
 #include "thread_pool.hpp"
 #include "workspace.hpp"
 
@@ -38,6 +39,12 @@ bool channels_contiguous(int64_t channel_stride, int64_t channels) { return chan
 template <class T>
 Lattice pixel_lattice(const ConvShape& s, const Tensor<T>& y) {
   return {{s.n, s.axis[0].out, s.axis[1].out, s.axis[2].out}, {y.stride[0], y.stride[2], y.stride[3], y.stride[4]}};
+}
+
+// From one pixel of the batch to the next, if they lie so.
+template <class T>
+std::optional<int64_t> pixel_step(const ConvShape& s, const Tensor<T>& t, const Extents& e) {
+  return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}, {s.n, t.stride[0]}});
 }
 
 // One group's convolution: w's rows are its filters.
@@ -79,6 +86,39 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   multiply(product, num_threads(), workspace_limit);
 }
 
+// One group's weight gradient.
+template <class T>
+void correlate_pixels(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+                      std::size_t workspace_limit) {
+  if (pointwise::wgrad_serves(s, dy, x)) return pointwise::wgrad(s, dy, x, dw, workspace_limit);
+  const bool channels_last = channels_contiguous(x.stride[1], s.c);
+  // Pixels that lie as one row are the k of a matrix, which the micro-kernel reads where it lies.
+  const auto dy_step = pixel_step(s, dy, out_extents(s)), x_step = pixel_step(s, x, in_extents(s));
+  const MatrixOperand<T> gradient_matrix(dy.data, dy.stride[1], dy_step.value_or(0));
+  const MatrixOperand<T> pixel_matrix(x.data, 1, x_step.value_or(0));  // of a pointwise convolution
+  const PixelRows<T> gradient(s, dy);
+  const PlanePatchRows<T> plane_rows(s, x, max_k_block<T>());
+  const PixelPatchRows<T> pixel_rows(s, x);
+
+  Product<T> product;
+  product.m = s.k;
+  product.n = s.c * s.taps();
+  product.k = s.n * s.pixels();
+  product.left = dy_step ? static_cast<const Operand<T>*>(&gradient_matrix) : &gradient;
+  product.right = !channels_last            ? static_cast<const Operand<T>*>(&plane_rows)
+                  : s.pointwise() && x_step ? static_cast<const Operand<T>*>(&pixel_matrix)
+                                            : &pixel_rows;
+  product.result = dw.data;
+  product.rows = Lattice::line(s.k, dw.stride[0]);
+  const auto [t, r, f] = filter_extents(s);
+  if (channels_last) {
+    product.cols = {{t, r, f, s.c}, {dw.stride[2], dw.stride[3], dw.stride[4], dw.stride[1]}};
+  } else {
+    product.cols = {{s.c, t, r, f}, {dw.stride[1], dw.stride[2], dw.stride[3], dw.stride[4]}};
+  }
+  multiply(product, num_threads(), workspace_limit);
+}
+
 }  // namespace
 
 template <class T>
@@ -99,32 +139,8 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<con
 
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
-  const auto [t, r, f] = filter_extents(s);
   for_each_group(s, x, dw, dy, [&](const ConvShape& group, const auto& xg, const auto& dwg, const auto& dyg, int64_t) {
-    const bool channels_last = channels_contiguous(x.stride[1], group.c);
-    const PlanePatchRows<T> plane_rows(group, xg, max_k_block<T>());
-    const PixelPatchRows<T> pixel_rows(group, xg);
-    const auto pixel_stride = joined_stride(
-        {{s.axis[2].in, x.stride[4]}, {s.axis[1].in, x.stride[3]}, {s.axis[0].in, x.stride[2]}, {s.n, x.stride[0]}});
-    const MatrixOperand<T> channels_of_pixels(xg.data, 1, pixel_stride.value_or(0));  // of a pointwise convolution
-    const PixelRows<T> gradient(group, dyg);
-
-    Product<T> product;
-    product.m = group.k;
-    product.n = group.c * s.taps();
-    product.k = s.n * s.pixels();
-    product.left = &gradient;
-    product.right = !channels_last                      ? static_cast<const Operand<T>*>(&plane_rows)
-                    : group.pointwise() && pixel_stride ? static_cast<const Operand<T>*>(&channels_of_pixels)
-                                                        : &pixel_rows;
-    product.result = dwg.data;
-    product.rows = Lattice::line(group.k, dw.stride[0]);
-    if (channels_last) {
-      product.cols = {{t, r, f, group.c}, {dw.stride[2], dw.stride[3], dw.stride[4], dw.stride[1]}};
-    } else {
-      product.cols = {{group.c, t, r, f}, {dw.stride[1], dw.stride[2], dw.stride[3], dw.stride[4]}};
-    }
-    multiply(product, num_threads(), workspace_limit);
+    correlate_pixels(group, dyg, xg, dwg, workspace_limit);
   });
 }
 

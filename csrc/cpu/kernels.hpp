@@ -33,13 +33,26 @@ struct GemmKernels {
   Tile tile;
   // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
   Tile tile_unpacked;
-  // The same without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
+  // As tile, of a right operand that is not packed yet: its rows go to the panel on the way, so that packing needs no
+  // pass of its own, and those of the panel beside it to the cache.
+  void (*tile_packing)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
+                       T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  // As tile_unpacked without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
   void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
                          int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
   // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
   void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,
                       T* out, int64_t out_stride, int64_t out_next, int rows, int lanes, const Epilogue<T>& epilogue);
+
+  // sums[dot_cols][dot_rows] += the products of rows along k, which is `images` times `pixels` neighbours: row i of a
+  // is a[i][n * a_image + pixel]. What lies so far ahead of them is fetched.
+  void (*dot)(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, const T* const* b, int64_t b_image,
+              int64_t a_ahead, int64_t b_ahead, T* sums);
+  int dot_rows, dot_cols;
+
+  // out[rows, count] = src[rows, count].
+  void (*copy_rows)(T* out, int64_t out_stride, const T* src, int64_t src_stride, int rows, int count);
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);

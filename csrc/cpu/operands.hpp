@@ -77,6 +77,14 @@ class PlanePatches final : public Operand<T> {
     }
   }
 
+  // Of a pointwise convolution, pixels of one image in a row.
+  Strided<T> in_place(Range lanes) const override {
+    const int64_t pixels = shape_.axis[2].out, n = lanes.begin / pixels, pixel = lanes.begin % pixels;
+    if (!shape_.pointwise() || shape_.pixels() != pixels || x_.stride[4] != 1 || pixel + lanes.size() > pixels)
+      return {};
+    return {x_.data + n * x_.stride[0] + pixel, 1, x_.stride[1]};
+  }
+
  private:
   static constexpr int64_t kPanels = 6, kStep = 16;
 
@@ -208,9 +216,9 @@ class Filters final : public Operand<T> {
     }
   }
 
-  const T* rows(int64_t& row_stride) const override {
-    row_stride = lane_stride_;
-    return contiguous_ ? data_ : nullptr;
+  Strided<T> in_place(Range lanes) const override {
+    if (!contiguous_) return {};
+    return {data_ + lanes.begin * lane_stride_, lane_stride_, 1};
   }
 
  private:

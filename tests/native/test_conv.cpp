@@ -89,6 +89,7 @@ std::vector<Problem> make_problems() {
        {.in = 6, .filter = 3, .pad_begin = 1, .pad_end = 2},
        {.in = 7, .filter = 2, .stride = 1, .dilation = 2}});
   add("one by one", {.n = 2, .c = 33, .k = 19, .groups = 1, .axis = {}}, {one, {.in = 5}, {.in = 13}});
+  add("one by one, many pixels", {.n = 3, .c = 7, .k = 29, .groups = 1, .axis = {}}, {one, {.in = 14}, {.in = 15}});
   add("many terms", {.n = 1, .c = 41, .k = 15, .groups = 1, .axis = {}},
       {one, {.in = 4, .filter = 3, .pad_begin = 1}, {.in = 6, .filter = 5, .pad_begin = 2, .pad_end = 2}});
   add("many pixels", {.n = 3, .c = 2, .k = 5, .groups = 1, .axis = {}},

@@ -17,6 +17,15 @@ constexpr int kVectors = 2;
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
+template <class T, int kRows>
+[[gnu::always_inline]] inline void tile_init(Vector<T> (&c)[kRows][kVectors], const T* init) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
+    c[i][1] = init != nullptr ? load(init + i * kNr<T> + kLanes<T>) : Vector<T>{};
+  }
+}
+
 // c[kRows][2 vectors] += left(k, row) * right(k, vector), in registers from the first k to the last: the loops over it
 // must unroll, and the readers be inlined.
 template <class T, int kRows, class Left, class Right>
@@ -71,19 +80,14 @@ template <class T, int kRows>
 template <class T, int kRows, bool kByK>
 void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
                int64_t out_stride, const Epilogue<T>& epilogue) {
-  constexpr int kL = kLanes<T>;
   Vector<T> c[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
-    c[i][1] = init != nullptr ? load(init + i * kNr<T> + kL) : Vector<T>{};
-  }
+  tile_init<T, kRows>(c, init);
   // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
   const T* rows[(kRows + 2) / 3];
   for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
   tile_sum<T, kRows>(
       k, c, [&](int64_t j, int i) { return kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride]; },
-      [&](int64_t j, int vector) { return load(b + j * b_stride + vector * kL); });
+      [&](int64_t j, int vector) { return load(b + j * b_stride + vector * kLanes<T>); });
   tile_finish<T, kRows>(c, epilogue);
   tile_store<T, kRows>(c, out, out_stride);
 }
@@ -93,6 +97,30 @@ void tile(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride,
           int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
   if (rows == kRows) return tile_rows<T, kRows, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue);
   if constexpr (kRows > 1) tile<T, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue);
+}
+
+template <class T, int kRows = kMr>
+void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
+                  T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
+  if (rows != kRows) {
+    if constexpr (kRows > 1)
+      tile_packing<T, kRows - 1>(k, a, a_stride, b, b_stride, panel, init, out, out_stride, rows, epilogue);
+    return;
+  }
+  constexpr int kL = kLanes<T>;
+  Vector<T> c[kRows][kVectors];
+  tile_init<T, kRows>(c, init);
+  tile_sum<T, kRows>(
+      k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
+      [&](int64_t j, int vector) {
+        const T* row = b + j * b_stride + vector * kL;
+        __builtin_prefetch(row + kNr<T> + kL - 1);  // of the next panel: what lies before it is in this one's lines
+        const Vector<T> value = load(row);
+        store<T>(panel + j * kNr<T> + vector * kL, value);
+        return value;
+      });
+  tile_finish<T, kRows>(c, epilogue);
+  tile_store<T, kRows>(c, out, out_stride);
 }
 
 template <class T, int kRows = kMr>
@@ -135,6 +163,67 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
         store_lanes<T>(row, c[i][vector], lanes);
       }
     }
+  }
+}
+
+template <class T>
+void copy_rows(T* out, int64_t out_stride, const T* src, int64_t src_stride, int rows, int count) {
+  constexpr int kL = kLanes<T>;
+  for (int i = 0; i < rows; ++i, out += out_stride, src += src_stride) {
+    for (int first = 0; first < count; first += kL) {
+      if (count - first >= kL) {
+        store<T>(out + first, load(src + first));
+      } else {
+        Vector<T> v{};
+        load_lanes<T>(v, src + first, 0, count - first);
+        store_lanes<T>(out + first, v, count - first);
+      }
+    }
+  }
+}
+
+// Products of rows with k along the vectors, as many as the registers hold sums of with a's rows and one of b's.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kDotRows = 4, kDotCols = 6;
+#else
+constexpr int kDotRows = 3, kDotCols = 4;
+#endif
+
+template <class T>
+void dot(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, const T* const* b, int64_t b_image,
+         int64_t a_ahead, int64_t b_ahead, T* sums) {
+  constexpr int kL = kLanes<T>, kCount = kDotRows * kDotCols;
+  Vector<T> c[kCount] = {};
+  const T *left[kDotRows], *right[kDotCols];
+  for (int i = 0; i < kDotRows; ++i) left[i] = a[i];
+  for (int j = 0; j < kDotCols; ++j) right[j] = b[j];
+  for (int64_t n = 0; n < images; ++n) {
+    for (int64_t first = 0; first < pixels; first += kL) {
+      const int count = clamp_lanes<T>(pixels - first);
+      Vector<T> values[kDotRows];
+#pragma GCC unroll 4
+      for (int i = 0; i < kDotRows; ++i) {
+        values[i] = load_first<T>(left[i] + first, count);
+        __builtin_prefetch(left[i] + first + a_ahead);
+      }
+#pragma GCC unroll 6
+      for (int j = 0; j < kDotCols; ++j) {
+        const Vector<T> value = load_first<T>(right[j] + first, count);
+        __builtin_prefetch(right[j] + first + b_ahead);
+#pragma GCC unroll 4
+        for (int i = 0; i < kDotRows; ++i) c[j * kDotRows + i] += values[i] * value;
+      }
+    }
+    for (int i = 0; i < kDotRows; ++i) left[i] += a_image;
+    for (int j = 0; j < kDotCols; ++j) right[j] += b_image;
+  }
+#pragma GCC unroll 12
+  for (int first = 0; first < kCount; first += kL) {
+    Vector<T> rows[kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) rows[i] = first + i < kCount ? c[first + i] : Vector<T>{};
+    const int count = kCount - first < kL ? kCount - first : kL;
+    store_lanes<T>(sums + first, load_first<T>(sums + first, count) + lane_sums<T>(rows), count);
   }
 }
 

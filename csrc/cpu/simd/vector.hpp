@@ -98,6 +98,23 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
 #endif
 }
 
+// The first `count` lanes from base, the others zero. Reads nothing outside.
+template <class T>
+Vector<T> load_first(const T* base, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>(0xFFFFu >> (16 - count)), base));
+  } else {
+    return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>(0xFFu >> (8 - count)), base));
+  }
+#else
+  if (count == kLanes<T>) return load(base);
+  Vector<T> v{};
+  load_lanes<T>(v, base, 0, count);
+  return v;
+#endif
+}
+
 // Lanes [begin, end) of a vector, to be loaded or stored many times.
 template <class T>
 class Lanes {
@@ -196,6 +213,26 @@ void transpose(Vector<T>* rows) {
     }
     transpose<T, 2 * kSpan>(rows);
   }
+}
+
+// Lane i is the sum of rows[i]: a transposition that adds the halves at every step. The rows are overwritten.
+template <class T, int kSpan = 1>
+Vector<T> lane_sums(Vector<T>* rows) {
+  constexpr int kL = kLanes<T>;
+  if constexpr (kSpan < kL) {
+    decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
+    for (int i = 0; i < kL; ++i) {
+      low[i] = (i & kSpan) == 0 ? i : i - kSpan + kL;
+      high[i] = (i & kSpan) == 0 ? i + kSpan : i + kL;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; i += 2 * kSpan) {
+      const Vector<T> a = rows[i], b = rows[i + kSpan];
+      rows[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+    }
+    return lane_sums<T, 2 * kSpan>(rows);
+  }
+  return rows[0];
 }
 
 // Lanes 0, 2, 4, ... of two vectors, and lanes 1, 3, 5, ...

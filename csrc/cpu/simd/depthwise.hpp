@@ -103,6 +103,7 @@ void depthwise_reduce_pixels(const PixelRectangle<T>& r, int64_t channels, int64
 template <class T, int kStride>
 class RowOfTaps {
  public:
+  RowOfTaps() = default;
   RowOfTaps(int64_t first, int64_t outputs, int64_t pad, int64_t width)
       : cell_(first * kStride - pad),
         lanes_{lanes_inside<T>(cell_, width, last(first, outputs) + kStride),
@@ -327,23 +328,68 @@ void reduce_pixels3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int6
       });
 }
 
+// Planes, too: calls body<strips>(first column) for the columns of outputs, a strip being a vector of them. Of wide
+// planes, strips are taken together, row by row, so that memory is walked in order; narrow ones stay in the first-level
+// cache, and one strip's taps in registers.
+template <class T, class Body>
+[[gnu::always_inline]] inline void by_strips(int64_t width, Body body) {
+  constexpr int kStrips = 8;
+  if (width <= 2 * kLanes<T>) {
+    for (int64_t q = 0; q < width; q += kLanes<T>) body.template operator()<1>(q);
+  } else {
+    for (int64_t q = 0; q < width; q += kStrips * kLanes<T>) body.template operator()<kStrips>(q);
+  }
+}
+
+// Calls visit<rows, inside>(first row, first column, outputs of a strip, input rows, taps).
+template <class T, int kStride, class Y, class Visit>
+[[gnu::always_inline]] inline void by_strips3x3(const Plane<Y>& y, const Plane<const T>& x, int64_t pad_top,
+                                                int64_t pad_left, Visit visit) {
+  const auto by_rows = [&](auto row) {
+    by_threes(y.height, [&]<int kThree>(int64_t p) {
+      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+      if_inside<T, kStride, kThree>(
+          rows, [&]<int kRows, bool kInside>() { row.template operator()<kRows, kInside>(p, rows); });
+    });
+  };
+  by_strips<T>(y.width, [&]<int kStrips>(int64_t begin) {
+    const auto taps_at = [&](int64_t q) { return RowOfTaps<T, kStride>(q, y.width, pad_left, x.width); };
+    const auto outputs_at = [&](int64_t q) { return lanes_inside<T>(0, y.width - q, kLanes<T>); };
+    if constexpr (kStrips == 1) {
+      const RowOfTaps<T, kStride> taps = taps_at(begin);
+      const Lanes<T> outputs = outputs_at(begin);
+      by_rows([&]<int kRows, bool kInside>(int64_t p, const InputRows<T>& rows) {
+        visit.template operator()<kRows, kInside>(p, begin, outputs, rows, taps);
+      });
+    } else {
+      RowOfTaps<T, kStride> taps[kStrips];
+      Lanes<T> outputs[kStrips];
+      int strips = 0;
+      for (int64_t q = begin; strips < kStrips && q < y.width; q += kLanes<T>, ++strips) {
+        taps[strips] = taps_at(q);
+        outputs[strips] = outputs_at(q);
+      }
+      by_rows([&]<int kRows, bool kInside>(int64_t p, const InputRows<T>& rows) {
+        for (int i = 0; i < strips; ++i) {
+          visit.template operator()<kRows, kInside>(p, begin + i * kLanes<T>, outputs[i], rows, taps[i]);
+        }
+      });
+    }
+  });
+}
+
 template <class T, int kStride>
 void plane3x3(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, const T* weights, T bias, bool relu) {
   Vector<T> w[9];
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
   const Vector<T> b = Vector<T>{} + bias;
-  for (int64_t q = 0; q < y.width; q += kLanes<T>) {
-    const RowOfTaps<T, kStride> taps(q, y.width, pad_left, x.width);
-    const Lanes<T> outputs = lanes_inside<T>(0, y.width - q, kLanes<T>);
-    by_threes(y.height, [&]<int kThree>(int64_t p) {
-      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
-      if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
-        correlate3x3<T, kStride, kRows, kInside>(y.data + p * y.row_stride + q, y.row_stride, outputs, rows, taps, w, b,
-                                                 relu);
-      });
-    });
-  }
+  by_strips3x3<T, kStride>(y, x, pad_top, pad_left,
+                           [&]<int kRows, bool kInside>(int64_t p, int64_t q, const Lanes<T>& outputs,
+                                                        const InputRows<T>& rows, const RowOfTaps<T, kStride>& taps) {
+                             correlate3x3<T, kStride, kRows, kInside>(y.data + p * y.row_stride + q, y.row_stride,
+                                                                      outputs, rows, taps, w, b, relu);
+                           });
 }
 
 template <class T, int kStride>
@@ -351,16 +397,12 @@ void reduce_plane3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64
   Vector<T> sum[9];
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
-  for (int64_t q = 0; q < dy.width; q += kLanes<T>) {
-    const RowOfTaps<T, kStride> taps(q, dy.width, pad_left, x.width);
-    const Lanes<T> outputs = lanes_inside<T>(0, dy.width - q, kLanes<T>);
-    by_threes(dy.height, [&]<int kThree>(int64_t p) {
-      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
-      if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
-        reduce3x3<T, kStride, kRows, kInside>(dy.data + p * dy.row_stride + q, dy.row_stride, outputs, rows, taps, sum);
-      });
-    });
-  }
+  by_strips3x3<T, kStride>(dy, x, pad_top, pad_left,
+                           [&]<int kRows, bool kInside>(int64_t p, int64_t q, const Lanes<T>& outputs,
+                                                        const InputRows<T>& rows, const RowOfTaps<T, kStride>& taps) {
+                             reduce3x3<T, kStride, kRows, kInside>(dy.data + p * dy.row_stride + q, dy.row_stride,
+                                                                   outputs, rows, taps, sum);
+                           });
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
 }
@@ -372,31 +414,43 @@ void spread_plane3x3(Plane<T> dx, Plane<const T> dy, int64_t pad_top, int64_t pa
   Vector<T> w[9];
 #pragma GCC unroll 9
   for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
-  for (int64_t m = 0; 2 * m - pad_left < dx.width; m += kL) {
-    const Lanes<T> same = lanes_inside<T>(m, dy.width, kL), before = lanes_inside<T>(m - 1, dy.width, kL);
-    const int64_t column = 2 * m - pad_left;
-    const Lanes<T> first = lanes_inside<T>(column, dx.width, kL), second = lanes_inside<T>(column + kL, dx.width, kL);
+  by_strips<T>((dx.width + pad_left + 1) / 2, [&]<int kStrips>(int64_t begin) {
+    struct {
+      Lanes<T> same, before, first, second;
+    } strips[kStrips];
+    int count = 0;
+    int64_t m = begin;
+    do {
+      const int64_t column = 2 * m - pad_left;
+      strips[count] = {lanes_inside<T>(m, dy.width, kL), lanes_inside<T>(m - 1, dy.width, kL),
+                       lanes_inside<T>(column, dx.width, kL), lanes_inside<T>(column + kL, dx.width, kL)};
+      m += kL;
+    } while (++count < kStrips && 2 * m - pad_left < dx.width);
     for (int64_t h = 0; h < dx.height; ++h) {
-      Vector<T> even{}, odd{};
-      const auto add = [&](int64_t p, const Vector<T>* row_weights) {
-        if (p < 0 || p >= dy.height) return;
-        const T* row = dy.data + p * dy.row_stride + m;
-        const Vector<T> gradient = same.load_from(row);
-        even += row_weights[0] * gradient + row_weights[2] * before.load_from(row - 1);
-        odd += row_weights[1] * gradient;
-      };
-      const int64_t row = h + pad_top;
-      if (row % 2 == 0) {
-        add(row / 2, w);
-        add(row / 2 - 1, w + 6);
-      } else {
-        add(row / 2, w + 3);
+      for (int i = 0; i < count; ++i) {
+        const auto& [same, before, first, second] = strips[i];
+        const int64_t column = begin + i * kL;
+        Vector<T> even{}, odd{};
+        const auto add = [&](int64_t p, const Vector<T>* row_weights) {
+          if (p < 0 || p >= dy.height) return;
+          const T* row = dy.data + p * dy.row_stride + column;
+          const Vector<T> gradient = same.load_from(row);
+          even += row_weights[0] * gradient + row_weights[2] * before.load_from(row - 1);
+          odd += row_weights[1] * gradient;
+        };
+        const int64_t row = h + pad_top;
+        if (row % 2 == 0) {
+          add(row / 2, w);
+          add(row / 2 - 1, w + 6);
+        } else {
+          add(row / 2, w + 3);
+        }
+        T* out = dx.data + h * dx.row_stride + 2 * column - pad_left;
+        first.store_to(out, interleave<T>(even, odd, false));
+        second.store_to(out + kL, interleave<T>(even, odd, true));
       }
-      T* out = dx.data + h * dx.row_stride + column;
-      first.store_to(out, interleave<T>(even, odd, false));
-      second.store_to(out + kL, interleave<T>(even, odd, true));
     }
-  }
+  });
 }
 
 template <class T>

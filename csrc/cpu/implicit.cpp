@@ -96,7 +96,7 @@ void correlate_pixels(const ConvShape& s, const Tensor<const T>& dy, const Tenso
   const auto dy_step = pixel_step(s, dy, out_extents(s)), x_step = pixel_step(s, x, in_extents(s));
   const MatrixOperand<T> gradient_matrix(dy.data, dy.stride[1], dy_step.value_or(0));
   const MatrixOperand<T> pixel_matrix(x.data, 1, x_step.value_or(0));  // of a pointwise convolution
-  const PixelRows<T> gradient(s, dy);
+  const PixelRows<T> gradient(s, dy), pointwise_rows(s, x);
   const PlanePatchRows<T> plane_rows(s, x, max_k_block<T>());
   const PixelPatchRows<T> pixel_rows(s, x);
 
@@ -105,9 +105,10 @@ void correlate_pixels(const ConvShape& s, const Tensor<const T>& dy, const Tenso
   product.n = s.c * s.taps();
   product.k = s.n * s.pixels();
   product.left = dy_step ? static_cast<const Operand<T>*>(&gradient_matrix) : &gradient;
-  product.right = !channels_last            ? static_cast<const Operand<T>*>(&plane_rows)
-                  : s.pointwise() && x_step ? static_cast<const Operand<T>*>(&pixel_matrix)
-                                            : &pixel_rows;
+  product.right = !channels_last && s.pointwise() ? static_cast<const Operand<T>*>(&pointwise_rows)
+                  : !channels_last                ? static_cast<const Operand<T>*>(&plane_rows)
+                  : s.pointwise() && x_step       ? static_cast<const Operand<T>*>(&pixel_matrix)
+                                                  : &pixel_rows;
   product.result = dw.data;
   product.rows = Lattice::line(s.k, dw.stride[0]);
   const auto [t, r, f] = filter_extents(s);

@@ -245,7 +245,7 @@ class Filters final : public Operand<T> {
   bool contiguous_, joined_taps_;  // taps_first, and they lie side by side
 };
 
-// dy with its pixels as k: rows of channels, whole images one after the other.
+// dy, or x under a filter of one cell, with its pixels as k: rows of channels, whole images one after the other.
 template <class T>
 class PixelRows final : public Operand<T> {
  public:

@@ -129,6 +129,25 @@ def test_relu_passes_nan_on() -> None:
     np.testing.assert_array_equal(y, [np.nan, 0, 2, 0, np.inf])
 
 
+@pytest.mark.parametrize("order", [(0, 3, 1, 2), (3, 1, 0, 2)])
+def test_elementwise_results_lie_as_their_operands(order: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(5)
+    a, b = (rng.standard_normal((2, 3, 4, 5), np.float32).transpose(order) for _ in range(2))
+    for y, expected in (
+        (ops.relu(a), np.maximum(a, 0)),
+        (ops.relu_grad(a, b), np.where(b > 0, a, 0)),
+        (ops.add(a, np.ascontiguousarray(b), activation="relu"), np.maximum(a + b, 0)),
+    ):
+        np.testing.assert_array_equal(y, expected)
+        assert y.strides == a.strides
+    out = np.empty_like(a)
+    assert ops.add(a, b, out=out) is out
+    np.testing.assert_array_equal(out, a + b)
+    plain = np.empty(a.shape, np.float32)
+    assert ops.relu_grad(a, b, out=plain) is plain
+    np.testing.assert_array_equal(plain, np.where(b > 0, a, 0))
+
+
 def test_relu_gradient_is_zero_where_the_output_is_not_positive() -> None:
     y = np.array([0.0, -0.0, 1e-30, 3.0, 0.0], np.float32)
     dy = np.array([1, 2, 3, np.nan, np.nan], np.float32)

@@ -148,6 +148,35 @@ def test_fit_is_the_plain_loop(dtype: Any) -> None:
     assert_same(fitted, weights(model))
 
 
+def test_fit_of_many_channels_is_the_plain_loop_but_for_rounding() -> None:
+    """Where activations lie channels last in memory, the layout of the layers notwithstanding."""
+
+    def wide() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1, rng=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.Residual(nn.Conv2d(32, 32, 3, padding=1, activation="relu", rng=2)),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 40, 3, activation="relu", rng=3),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(40, 4, rng=4),
+        )
+
+    x, y = blobs(43)
+    x = x.astype(np.float32) / 255
+    model, loss, optimizer = wide(), nn.SoftmaxCrossEntropy(), optim.SGD(1e-2)
+    for start in range(0, 43, 16):
+        loss.forward(model.forward(x[start : start + 16]), y[start : start + 16])
+        model.backward(loss.backward())
+        optimizer.step(model.parameters())
+    fitted = wide()
+    fit(fitted, x, y, epochs=1, optimizer=optim.SGD(1e-2), shuffle=False)
+    for ours, theirs in zip(fitted.state(), model.state(), strict=True):
+        np.testing.assert_allclose(ours.data, theirs.data, rtol=2e-5, atol=1e-6)
+
+
 def test_shuffling_visits_every_sample_once_an_epoch() -> None:
     class Seen(nn.Layer):
         def __init__(self) -> None:

@@ -35,6 +35,10 @@ class Buffer:
         return f"{kind}({self.name!r}, shape={self.data.shape}, dtype={self.data.dtype})"
 
 
+#: Of an image: fewer leave vectors along them half empty.
+_MANY_CHANNELS = 32
+
+
 class Parameter(Buffer):
     """A trained array and its gradient, of one shape and dtype.
 
@@ -199,15 +203,27 @@ class Layer(ABC):
         """Call `op`; while `fit` trains, into what it returned last time for these shapes.
 
         Each step's activations are dead by the next step, and writing a fresh large array costs
-        more in page faults than in arithmetic. Two calls of one op in a step need two slots.
+        more in page faults than in arithmetic. Two calls of one op in a step need two slots. On
+        the CPU they lie channels last, whatever the layout: kernels need not turn them around.
         """
         if self._recycled is None or not self.training:
             fresh: Array = op(*args, **kwargs)
             return fresh
         key = (op, slot, *(getattr(a, "shape", a) for a in args))
-        y: Array = op(*args, out=self._recycled.get(key), **kwargs)
-        self._recycled[key] = y
+        if key not in self._recycled:
+            y = op(*args, **kwargs)
+            self._recycled[key] = _channels_last(y) if kwargs.get("layout", "")[:2] == "NC" else y
+        recycled: Array = op(*args, out=self._recycled[key], **kwargs)
+        return recycled
+
+
+def _channels_last(y: Any) -> Any:
+    """NumPy arrays (N, C, ...), one or a tuple, as others whose memory has many channels last."""
+    if isinstance(y, tuple):
+        return tuple(map(_channels_last, y))
+    if not isinstance(y, np.ndarray) or y.shape[1] < _MANY_CHANNELS:
         return y
+    return np.moveaxis(np.empty_like(np.moveaxis(y, 1, -1), order="C"), -1, 1)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from .._dispatch import Backend, output, resolve
@@ -43,19 +44,13 @@ def column_sum(a: Array, *, out: Array | None = None) -> Array:
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN. `out` may be x."""
     backend, (x,) = resolve(x=x)
-    x = backend.xp.ascontiguousarray(x)
-    y = _elementwise_output(out, backend, x)
-    backend.kernels.relu(x, y)
-    return y
+    return _elementwise(backend.kernels.relu, backend, out, x, x)
 
 
 def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, else 0. `out` may be dy."""
     backend, (dy, y) = resolve(dy=dy, y=y)
-    dy, y = backend.xp.ascontiguousarray(dy), backend.xp.ascontiguousarray(y)
-    dx = _elementwise_output(out, backend, dy)
-    backend.kernels.relu_grad(dy, y, dx)
-    return dx
+    return _elementwise(backend.kernels.relu_grad, backend, out, y, dy, y)
 
 
 def add(
@@ -68,11 +63,27 @@ def add(
     """activation(a + b), of one shape."""
     relu = is_relu(activation)
     backend, (a, b) = resolve(a=a, b=b)
-    a, b = backend.xp.ascontiguousarray(a), backend.xp.ascontiguousarray(b)
-    y = _elementwise_output(out, backend, a)
-    backend.kernels.add(a, b, y, relu)
-    return y
+    kernel = backend.kernels.add
+    return _elementwise(lambda a, b, y: kernel(a, b, y, relu), backend, out, a, a, b)
 
 
-def _elementwise_output(out: Array | None, backend: Backend, like: Array) -> Array:
-    return backend.xp.empty(like.shape, like.dtype) if out is None else out
+def _elementwise(
+    kernel: Callable[..., None], backend: Backend, out: Array | None, like: Array, *inputs: Array
+) -> Array:
+    """What the kernel makes of the inputs, in `out` or a new array whose memory lies as `like`'s.
+
+    The kernels walk C-contiguous arrays: they are shown the axes by falling strides.
+    """
+    lead = like if out is None else out
+    order = None
+    if not lead.flags.c_contiguous and all(a.shape == lead.shape for a in inputs):
+        order = sorted(range(lead.ndim), key=lambda axis: -abs(lead.strides[axis]))
+        inputs = tuple(a.transpose(order) for a in inputs)
+    inputs = tuple(map(backend.xp.ascontiguousarray, inputs))
+    y = backend.xp.empty(inputs[0].shape, inputs[0].dtype)
+    if out is not None:
+        y = out if order is None else out.transpose(order)
+    kernel(*inputs, y)
+    if out is not None:
+        return out
+    return y if order is None else y.transpose(sorted(range(y.ndim), key=order.__getitem__))

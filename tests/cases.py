@@ -127,6 +127,7 @@ CONV_CASES = (
     ConvCase("one_by_one_panels", (3, 7, 14, 15), (29, 7, 1, 1)),
     ConvCase("one_by_one_chunks", (2, 40, 31, 57), (19, 40, 1, 1)),
     ConvCase("one_by_one_blocks", (1, 130, 20, 27), (260, 130, 1, 1)),
+    ConvCase("one_by_one_halved", (2, 9, 20, 27), (17, 9, 1, 1), stride=2),
     ConvCase("one_by_one_strided", (2, 5, 7, 8), (3, 5, 1, 1), (2, 3), (0, 1)),
     ConvCase("row_filter", (2, 3, 4, 11), (4, 3, 1, 7), padding=(0, 2)),
     ConvCase("column_filter", (2, 3, 11, 4), (4, 3, 7, 1), padding=(2, 0)),

@@ -215,16 +215,17 @@ class Task {
     scatter(sum, row_offsets_ + (i - left_.begin) * mr, rows, col_offsets_ + (j - right_.begin) * nr, cols);
   }
 
-  // A tile to where its rows and columns lie, a run of neighbouring columns at a time.
+  // A tile to where its rows and columns lie, a run of columns as far from each other at a time.
   void scatter(const T* tile, const int64_t* row_offsets, int rows, const int64_t* col_offsets, int cols) {
     const auto row_step = uniform_step(row_offsets, rows);
     for (int begin = 0, end = 0; begin < cols; begin = end) {
+      const int64_t step = begin + 1 < cols ? col_offsets[begin + 1] - col_offsets[begin] : 1;
       do {
         ++end;
-      } while (end < cols && col_offsets[end] == col_offsets[end - 1] + 1);
+      } while (end < cols && col_offsets[end] - col_offsets[end - 1] == step);
       T* out = product_.result + row_offsets[0] + col_offsets[begin];
-      if (row_step && end - begin > 1) {
-        kernel_.copy_rows(out, *row_step, tile + begin, kernel_.nr, rows, end - begin);
+      if (row_step && (step == 1 || step == 2)) {
+        kernel_.copy_rows(out, *row_step, step, tile + begin, kernel_.nr, rows, end - begin);
         continue;
       }
       for (int row = 0; row < rows; ++row) {

@@ -51,8 +51,8 @@ struct GemmKernels {
               int64_t a_ahead, int64_t b_ahead, T* sums);
   int dot_rows, dot_cols;
 
-  // out[rows, count] = src[rows, count].
-  void (*copy_rows)(T* out, int64_t out_stride, const T* src, int64_t src_stride, int rows, int count);
+  // out[rows, count] = src[rows, count]; the columns of out are `step` apart, 1 or 2.
+  void (*copy_rows)(T* out, int64_t out_stride, int64_t step, const T* src, int64_t src_stride, int rows, int count);
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);

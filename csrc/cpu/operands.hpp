@@ -47,7 +47,10 @@ template <class T>
 class PlanePatches final : public Operand<T> {
  public:
   PlanePatches(const ConvShape& shape, const Tensor<const T>& x)
-      : shape_(shape), x_(x), real_outputs_(tap_outputs(shape.axis[2])) {}
+      : shape_(shape),
+        x_(x),
+        real_outputs_(tap_outputs(shape.axis[2])),
+        rows_of_pixels_(shape.pointwise() && spatial_stride(x, in_extents(shape)) == 1) {}
 
   std::size_t scratch_bytes(int width) const override {
     return array_bytes(kPanels * shape_.taps(), width, sizeof(Segment));
@@ -79,9 +82,8 @@ class PlanePatches final : public Operand<T> {
 
   // Of a pointwise convolution, pixels of one image in a row.
   Strided<T> in_place(Range lanes) const override {
-    const int64_t pixels = shape_.axis[2].out, n = lanes.begin / pixels, pixel = lanes.begin % pixels;
-    if (!shape_.pointwise() || shape_.pixels() != pixels || x_.stride[4] != 1 || pixel + lanes.size() > pixels)
-      return {};
+    const int64_t n = lanes.begin / shape_.pixels(), pixel = lanes.begin % shape_.pixels();
+    if (!rows_of_pixels_ || pixel + lanes.size() > shape_.pixels()) return {};
     return {x_.data + n * x_.stride[0] + pixel, 1, x_.stride[1]};
   }
 
@@ -128,6 +130,7 @@ class PlanePatches final : public Operand<T> {
   const ConvShape& shape_;
   Tensor<const T> x_;
   std::vector<Range> real_outputs_;
+  bool rows_of_pixels_;  // the patches are x's planes
 };
 
 // Patches of x with channels last; k is (tap, c).

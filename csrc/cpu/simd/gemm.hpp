@@ -167,16 +167,16 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
 }
 
 template <class T>
-void copy_rows(T* out, int64_t out_stride, const T* src, int64_t src_stride, int rows, int count) {
+void copy_rows(T* out, int64_t out_stride, int64_t step, const T* src, int64_t src_stride, int rows, int count) {
   constexpr int kL = kLanes<T>;
   for (int i = 0; i < rows; ++i, out += out_stride, src += src_stride) {
     for (int first = 0; first < count; first += kL) {
-      if (count - first >= kL) {
-        store<T>(out + first, load(src + first));
+      const int lanes = clamp_lanes<T>(count - first);
+      const Vector<T> v = load_first<T>(src + first, lanes);
+      if (step == 1) {
+        store_lanes<T>(out + first, v, lanes);
       } else {
-        Vector<T> v{};
-        load_lanes<T>(v, src + first, 0, count - first);
-        store_lanes<T>(out + first, v, count - first);
+        store_every_second<T>(out + 2 * first, v, lanes);
       }
     }
   }

@@ -260,6 +260,24 @@ Vector<T> interleave(Vector<T> a, Vector<T> b, bool second) {
   return second ? __builtin_shuffle(a, b, high) : __builtin_shuffle(a, b, low);
 }
 
+// The first `count` lanes to p[0], p[2], p[4], ...; what lies between stays.
+template <class T>
+void store_every_second(T* p, Vector<T> v, int count) {
+#if defined(__AVX512F__)
+  const uint32_t lanes = 0x55555555u >> (32 - 2 * count);
+  const Vector<T> low = interleave<T>(v, v, false), high = interleave<T>(v, v, true);
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), reinterpret_cast<__m512>(low));
+    _mm512_mask_storeu_ps(p + 16, static_cast<__mmask16>(lanes >> 16), reinterpret_cast<__m512>(high));
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(lanes), reinterpret_cast<__m512d>(low));
+    _mm512_mask_storeu_pd(p + 8, static_cast<__mmask8>(lanes >> 8), reinterpret_cast<__m512d>(high));
+  }
+#else
+  for (int i = 0; i < count; ++i) p[2 * i] = v[i];
+#endif
+}
+
 // Lane i of [begin, end) is base[i * kStep], a power of two; the others are zero. Reads nothing before the first or
 // after the last of them.
 template <class T, int kStep>

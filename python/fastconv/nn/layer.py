@@ -210,11 +210,11 @@ class Layer(ABC):
             fresh: Array = op(*args, **kwargs)
             return fresh
         key = (op, slot, *(getattr(a, "shape", a) for a in args))
-        if key not in self._recycled:
-            y = op(*args, **kwargs)
+        recycled = self._recycled.get(key)
+        y: Array = op(*args, out=recycled, **kwargs)
+        if recycled is None:
             self._recycled[key] = _channels_last(y) if kwargs.get("layout", "")[:2] == "NC" else y
-        recycled: Array = op(*args, out=self._recycled[key], **kwargs)
-        return recycled
+        return y
 
 
 def _channels_last(y: Any) -> Any:

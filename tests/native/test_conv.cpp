@@ -105,6 +105,16 @@ std::vector<Problem> make_problems() {
   add("one tile of three by three", {.n = 1, .c = 5, .k = 3, .groups = 1, .axis = {}},
       {one, {.in = 3, .filter = 3}, {.in = 5, .filter = 3, .pad_end = 1}});
   if (test::kLargeProblems) {
+    add("depthwise, three by three, wide", {.n = 1, .c = 18, .k = 18, .groups = 18, .axis = {}},
+        {one, {.in = 8, .filter = 3, .pad_begin = 1}, {.in = 70, .filter = 3, .pad_begin = 1, .pad_end = 1}});
+    add("depthwise, three by three, stride two", {.n = 1, .c = 5, .k = 5, .groups = 5, .axis = {}},
+        {one,
+         {.in = 13, .filter = 3, .stride = 2, .pad_begin = 1},
+         {.in = 77, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 1}});
+    add("depthwise, three by three, narrow", {.n = 2, .c = 17, .k = 17, .groups = 17, .axis = {}},
+        {one,
+         {.in = 12, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 1},
+         {.in = 13, .filter = 3, .stride = 2, .pad_end = 2}});
     add("several tasks and tiles everywhere", {.n = 2, .c = 40, .k = 52, .groups = 1, .axis = {}},
         {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 21, .filter = 3, .pad_begin = 1, .pad_end = 2}});
   }

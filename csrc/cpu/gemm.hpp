@@ -1,13 +1,12 @@
 // The matrix product that every pass, Winograd and the dense layer share.
 //
-//            n                 Panels of `nr` columns of the right operand and of `mr` rows of the left one are packed,
-//        +-------+             [k][nr] and [k][mr]. A tile [mr, nr] of the result is one call of the micro-kernel,
-//        which
-//     k  | right |             keeps it in registers over a block of k. Packing is the only reader of the operands: an
-//        +-------+             operand that is an image's patches is im2col that never exists.
-//    k
-//  +----+-------+              Goto and van de Geijn, ACM TOMS 34 (2008); Van Zee and van de Geijn, ACM TOMS 41 (2015).
-// m|left|result |
+//            n                 Panels of `nr` columns of the right operand and of `mr` rows of the left one are
+//        +-------+             packed, [k][nr] and [k][mr]. A tile [mr, nr] of the result is one call of the
+//     k  | right |             micro-kernel, which keeps it in registers over a block of k. Only packing reads an
+//        +-------+             operand that lies otherwise: an image's patches are im2col that never exists.
+//    k                         What lies in rows already is read in place, and packed by the first tile or not at all.
+//  +----+-------+
+// m|left|result |              Goto and van de Geijn, ACM TOMS 34 (2008); Van Zee and van de Geijn, ACM TOMS 41 (2015).
 //  +----+-------+
 #pragma once
 

@@ -88,8 +88,8 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
 
 // One group's weight gradient.
 template <class T>
-void correlate_pixels(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
-                      std::size_t workspace_limit) {
+void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+            std::size_t workspace_limit) {
   if (pointwise::wgrad_serves(s, dy, x)) return pointwise::wgrad(s, dy, x, dw, workspace_limit);
   const bool channels_last = channels_contiguous(x.stride[1], s.c);
   // Pixels that lie as one row are the k of a matrix, which the micro-kernel reads where it lies.
@@ -141,7 +141,7 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<con
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
   for_each_group(s, x, dw, dy, [&](const ConvShape& group, const auto& xg, const auto& dwg, const auto& dyg, int64_t) {
-    correlate_pixels(group, dyg, xg, dwg, workspace_limit);
+    reduce(group, dyg, xg, dwg, workspace_limit);
   });
 }
 

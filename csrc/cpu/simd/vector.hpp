@@ -194,22 +194,29 @@ void store_lanes(T* p, Vector<T> v, int count) {
 #endif
 }
 
+// Swaps the odd blocks of kSpan lanes of a with the even ones of b.
+template <class T, int kSpan>
+[[gnu::always_inline]] inline void swap_blocks(Vector<T>& a, Vector<T>& b) {
+  constexpr int kL = kLanes<T>;
+  decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
+  for (int i = 0; i < kL; ++i) {
+    low[i] = (i & kSpan) == 0 ? i : i - kSpan + kL;
+    high[i] = (i & kSpan) == 0 ? i + kSpan : i + kL;
+  }
+  const Vector<T> first = __builtin_shuffle(a, b, low);
+  b = __builtin_shuffle(a, b, high);
+  a = first;
+}
+
 // Transposes a square of vectors: log2(lanes) rounds, each swapping blocks of kSpan lanes between rows kSpan apart.
 template <class T, int kSpan = 1>
 void transpose(Vector<T>* rows) {
   constexpr int kL = kLanes<T>;
   if constexpr (kSpan < kL) {
-    decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
-    for (int i = 0; i < kL; ++i) {
-      low[i] = (i & kSpan) == 0 ? i : i - kSpan + kL;
-      high[i] = (i & kSpan) == 0 ? i + kSpan : i + kL;
-    }
 #pragma GCC unroll 16
     for (int i = 0; i < kL; ++i) {
       if ((i & kSpan) != 0) continue;
-      const Vector<T> a = rows[i], b = rows[i + kSpan];
-      rows[i] = __builtin_shuffle(a, b, low);
-      rows[i + kSpan] = __builtin_shuffle(a, b, high);
+      swap_blocks<T, kSpan>(rows[i], rows[i + kSpan]);
     }
     transpose<T, 2 * kSpan>(rows);
   }
@@ -220,15 +227,10 @@ template <class T, int kSpan = 1>
 Vector<T> lane_sums(Vector<T>* rows) {
   constexpr int kL = kLanes<T>;
   if constexpr (kSpan < kL) {
-    decltype(Vector<T>{} < Vector<T>{}) low{}, high{};
-    for (int i = 0; i < kL; ++i) {
-      low[i] = (i & kSpan) == 0 ? i : i - kSpan + kL;
-      high[i] = (i & kSpan) == 0 ? i + kSpan : i + kL;
-    }
 #pragma GCC unroll 16
     for (int i = 0; i < kL; i += 2 * kSpan) {
-      const Vector<T> a = rows[i], b = rows[i + kSpan];
-      rows[i] = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+      swap_blocks<T, kSpan>(rows[i], rows[i + kSpan]);
+      rows[i] += rows[i + kSpan];
     }
     return lane_sums<T, 2 * kSpan>(rows);
   }

@@ -87,6 +87,7 @@ CASES = (
     Case("depthwise_3x3", (2, 19, 12, 10), (19, 1, 3, 3), 2, 1, 1, groups=19),
     Case("depthwise_doubled", (2, 5, 6, 8), (5, 2, 3, 4), (1, 2), groups=5),
     Case("one_by_one", (2, 5, 4, 7), (5, 3, 1, 1)),
+    Case("one_by_one_halved", (2, 70, 4, 7), (70, 5, 1, 1), 2, 0, 1),
     Case("one_by_one_strided", (2, 5, 4, 7), (5, 3, 1, 1), (2, 3), 0, 1),
     Case("few_filters", (2, 33, 6, 9), (33, 2, 3, 5), 2, (1, 2), 1),
     Case("no_images", (0, 3, 5, 7), (3, 4, 3, 2)),

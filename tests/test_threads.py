@@ -29,6 +29,8 @@ WORTH_SPLITTING = (
     ConvCase("few_filters", (3, 3, 83, 61), (2, 3, 7, 5), stride=(2, 1)),
     ConvCase("depthwise", (2, 50, 33, 27), (50, 1, 3, 5), groups=50),
     ConvCase("one_by_one", (2, 131, 17, 19), (67, 131, 1, 1)),
+    ConvCase("one_by_one_tiles", (2, 131, 9, 11), (67, 131, 1, 1)),
+    ConvCase("one_by_one_thinned", (3, 80, 17, 18), (300, 80, 1, 1), stride=2),
     ConvCase("many_images", (70, 3, 9, 8), (5, 3, 3, 2)),
 )
 

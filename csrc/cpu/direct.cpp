@@ -153,7 +153,7 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
       const T* patches = staged + p * height.stride * stage.row + q * width.stride * s.c;
       alignas(kCacheLine) T tile[kMaxTile];
       T* out = in_place ? row + q * y.stride[4] : tile;
-      gemm.tile_scattered(cells, patches, width.stride * s.c, stage.cells.data(), panel, out,
+      gemm.tile_scattered(cells, patches, width.stride * s.c, stage.cells.data(), panel, {patches, 0}, out,
                           in_place ? y.stride[4] : gemm.nr, pixels, {nullptr, bias, relu});
       if (!in_place) write_tile(tile, pixels, std::min<int64_t>(gemm.nr, s.k - k), row + q * y.stride[4], y);
     }

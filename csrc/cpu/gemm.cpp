@@ -16,7 +16,9 @@ constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftBlock
 constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
-constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
+constexpr int64_t kPackedPanels =
+    6;                            // of a shared operand, packed together: where lanes are neighbours, k is far apart
+constexpr int64_t kMinTasks = 8;  // so that two to four threads end at about the same time
 constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
 
 template <class T>
@@ -225,7 +227,7 @@ class Task {
       } while (end < cols && col_offsets[end] - col_offsets[end - 1] == step);
       T* out = product_.result + row_offsets[0] + col_offsets[begin];
       if (row_step && (step == 1 || step == 2)) {
-        kernel_.copy_rows(out, *row_step, step, tile + begin, kernel_.nr, rows, end - begin);
+        kernel_.copy_rows(out, *row_step, step, tile + begin, kernel_.nr, 1, rows, end - begin);
         continue;
       }
       for (int row = 0; row < rows; ++row) {
@@ -254,12 +256,13 @@ class Task {
 template <class T>
 void pack_shared(const Product<T>& p, const ProductCut& cut, const Layout& layout, const Operand<T>& operand, int width,
                  int64_t extent, int64_t panels, int threads, std::byte* workspace, T* out) {
-  parallel_for(cut.k_blocks * panels, threads, [&](int64_t task, int slot) {
+  const Blocks some(panels, std::min(kPackedPanels, ceil_div(panels, kMinTasks)));
+  parallel_for(cut.k_blocks * some.count, threads, [&](int64_t task, int slot) {
     std::byte* scratch = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread + layout.scratch;
-    const int64_t block = task / panels, panel = task % panels;
-    const Range k{block * cut.k_block, std::min(p.k, (block + 1) * cut.k_block)};
-    operand.pack(out + (k.begin * panels + panel * k.size()) * width, width,
-                 lanes_of({panel, panel + 1}, width, extent), k, scratch);
+    const int64_t block = task / some.count;
+    const Range k{block * cut.k_block, std::min(p.k, (block + 1) * cut.k_block)}, range = some[task % some.count];
+    operand.pack(out + (k.begin * panels + range.begin * k.size()) * width, width, lanes_of(range, width, extent), k,
+                 scratch);
   });
 }
 

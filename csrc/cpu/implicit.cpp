@@ -34,6 +34,59 @@ void join_plane(ConvShape& s, Tensor<const T>& x, Tensor<T>& y) {
   y.stride[4] = *to;
 }
 
+// A tensor of dense planes.
+template <class T>
+Tensor<T> dense_planes(T* data, int64_t channels, const Extents& e) {
+  return {data, {channels * volume(e), volume(e), e[1] * e[2], e[2], 1}};
+}
+
+// to[channel][e] = from[channel][e] for all images; columns are any step apart in `from`, 1 or 2 in `to`.
+template <class T>
+void copy_planes(const ConvShape& s, int64_t channels, const Extents& e, const Tensor<const T>& from,
+                 const Tensor<T>& to) {
+  parallel_for(s.n * channels, s.flops() < kSerialFlops ? 1 : num_threads(), [&](int64_t i, int) {
+    const int64_t n = i / channels, c = i % channels;
+    for (int64_t z = 0; z < e[0]; ++z) {
+      gemm_kernels<T>().copy_rows(to.at(n, c) + z * to.stride[2], to.stride[3], to.stride[4],
+                                  from.at(n, c) + z * from.stride[2], from.stride[3], from.stride[4], e[1], e[2]);
+    }
+  });
+}
+
+// Calls run(workspace, the rest of the limit) with memory for dense planes; false if there is no room for them.
+template <class T, class Run>
+bool with_planes(const ConvShape& s, int64_t channels, std::size_t workspace_limit, Run run) {
+  const std::size_t bytes = array_bytes(s.n * channels, s.pixels(), sizeof(T));
+  if (bytes > workspace_limit) return false;
+  try {
+    const Workspace memory(bytes);
+    run(dense_planes(memory.at<T>(0), channels, out_extents(s)), workspace_limit - bytes);
+  } catch (const WorkspaceExceeded&) {
+    return false;
+  }
+  return true;
+}
+
+// With a stride, filters of one cell see some cells of x alone: copied to planes of their own, these make a pointwise
+// convolution of it. Calls run(shape, x, workspace_limit); false if it has no such cells or no room for them.
+template <class T, class Run>
+bool run_thinned(const ConvShape& s, Tensor<const T> x, std::size_t workspace_limit, Run run) {
+  ConvShape thin = s;
+  for (Axis& a : thin.axis) {
+    if (a.filter > 1 || a.inner_outputs().size() < a.out) return false;
+    a = {.in = a.out, .out = a.out};
+  }
+  if (s.pointwise() || x.stride[1] == 1) return false;
+  return with_planes<T>(s, s.c, workspace_limit, [&](const Tensor<T>& cells, std::size_t limit) {
+    for (std::size_t i = 0; i < 3; ++i) {
+      x.data += s.axis[i].input(0, 0) * x.stride[i + 2];
+      x.stride[i + 2] *= s.axis[i].stride;
+    }
+    copy_planes<T>(s, s.c, out_extents(s), x, cells);
+    run(thin, Tensor<const T>{cells.data, cells.stride}, limit);
+  });
+}
+
 bool channels_contiguous(int64_t channel_stride, int64_t channels) { return channel_stride == 1 && channels > 1; }
 
 template <class T>
@@ -51,7 +104,20 @@ std::optional<int64_t> pixel_step(const ConvShape& s, const Tensor<T>& t, const 
 template <class T>
 void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
                std::size_t workspace_limit) {
+  const auto run = [&](const ConvShape& thin, const Tensor<const T>& cells, std::size_t limit) {
+    correlate(thin, cells, w, bias, relu, y, limit);
+  };
   join_plane(s, x, y);
+  if (pointwise::serves(s, x, y)) return pointwise::correlate(s, x, w, bias, relu, y, workspace_limit);
+  if (run_thinned(s, x, workspace_limit, run)) return;
+  // An input gradient with a stride of two: every second cell of the planes is computed as planes of their own.
+  if (s.pointwise() && y.stride[4] == 2 && x.stride[1] != 1 &&
+      with_planes<T>(s, s.k, workspace_limit, [&](const Tensor<T>& cells, std::size_t limit) {
+        correlate(s, x, w, bias, relu, cells, limit);
+        copy_planes<T>(s, s.k, out_extents(s), {cells.data, cells.stride}, y);
+      })) {
+    return;
+  }
   const bool channels_last_x = channels_contiguous(x.stride[1], s.c);
   const bool channels_last_y = channels_contiguous(y.stride[1], s.k) && s.axis[2].out > 1;
   const PlanePatches<T> plane_patches(s, x);
@@ -90,6 +156,10 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
 template <class T>
 void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
             std::size_t workspace_limit) {
+  const auto run = [&](const ConvShape& thin, const Tensor<const T>& cells, std::size_t limit) {
+    reduce(thin, dy, cells, dw, limit);
+  };
+  if (run_thinned(s, x, workspace_limit, run)) return;
   if (pointwise::wgrad_serves(s, dy, x)) return pointwise::wgrad(s, dy, x, dw, workspace_limit);
   const bool channels_last = channels_contiguous(x.stride[1], s.c);
   // Pixels that lie as one row are the k of a matrix, which the micro-kernel reads where it lies.

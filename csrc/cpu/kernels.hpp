@@ -22,6 +22,13 @@ struct Segment {
   int32_t begin, end;
 };
 
+// What a kernel fetches on the way, a cache line for each k; wherever it points, it is never read.
+template <class T>
+struct Ahead {
+  const T* data;
+  int64_t step;
+};
+
 template <class T>
 struct GemmKernels {
   int mr, nr;
@@ -38,8 +45,8 @@ struct GemmKernels {
   void (*tile_packing)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
                        T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   // As tile_unpacked without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
-  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
-                         int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, Ahead<T> ahead,
+                         T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
   // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
   void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,
@@ -51,8 +58,9 @@ struct GemmKernels {
               int64_t a_ahead, int64_t b_ahead, T* sums);
   int dot_rows, dot_cols;
 
-  // out[rows, count] = src[rows, count]; the columns of out are `step` apart, 1 or 2.
-  void (*copy_rows)(T* out, int64_t out_stride, int64_t step, const T* src, int64_t src_stride, int rows, int count);
+  // out[rows, count] = src[rows, count]; columns are a step apart, those of out 1 or 2.
+  void (*copy_rows)(T* out, int64_t out_stride, int64_t out_step, const T* src, int64_t src_stride, int64_t src_step,
+                    int64_t rows, int64_t count);
 
   // panels[lanes / width][k][width], lane i of row k being src[i + k * k_stride]; zeros after the last lane.
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);

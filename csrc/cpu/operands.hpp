@@ -206,10 +206,13 @@ class Filters final : public Operand<T> {
     if (joined_taps_ && k.size() == size_ && width % vector == 0) return pack_taps_first(panels, width, lanes);
     auto* offsets = reinterpret_cast<int64_t*>(scratch);
     cells_.offsets(k, offsets);
-    bool unit = true;
-    for (int64_t j = 1; j < k.size(); ++j) unit = unit && offsets[j] == offsets[0] + j;
-    if (unit && k.size() > 0)
-      return MatrixOperand<T>(data_ + offsets[0] - k.begin, lane_stride_, 1).pack(panels, width, lanes, k, scratch);
+    const int64_t step = k.size() > 1 ? offsets[1] - offsets[0] : 1;
+    bool matrix = step == 1 || lane_stride_ == 1;
+    for (int64_t j = 1; j < k.size(); ++j) matrix = matrix && offsets[j] - offsets[j - 1] == step;
+    if (matrix && k.size() > 0) {
+      const T* first = data_ + offsets[0] - k.begin * step;
+      return MatrixOperand<T>(first, lane_stride_, step).pack(panels, width, lanes, k, scratch);
+    }
     for (int64_t first = lanes.begin; first < lanes.end; first += width) {
       const T* filters = data_ + first * lane_stride_;
       const int64_t count = std::min<int64_t>(width, lanes.end - first);

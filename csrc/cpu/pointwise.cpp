@@ -1,161 +1,157 @@
-// The weight gradient of a pointwise convolution over channel planes: products of rows, with vectors along the pixels.
+// Filters of one cell over channel planes of few pixels: vectors run along the filters.
 //
-//   dw[K, C] = dy[K, pixels] x[C, pixels]^T
+//   y^T[pixels, K] = x^T[pixels, C] w^T[C, K]
 //
-// Both operands lie along k, so nothing is packed: a tile of sums stays in registers while a few rows of each pass, and
-// the lanes of each sum are added at the end. A task is a block of filters by a block of channels over a part of the
-// pixels, cut into chunks whose rows fit the caches.
+// A task packs a panel of filters and passes over the pixels with it. The micro-kernel reads tiles of neighbouring
+// pixels where they lie, with any stride, and register transposition makes planes of its results. Vectors are full
+// however few pixels a plane has; along the pixels, 49 of them would fill 64 lanes.
+#include "pointwise.hpp"
+
 #include <algorithm>
-#include <array>
 
 #include "gemm.hpp"
-#include "patches.hpp"
-#include "pointwise.hpp"
+#include "operands.hpp"
 #include "thread_pool.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu::pointwise {
 namespace {
 
-constexpr int64_t kMinPixels = 512;                    // of the batch: fewer cost less than the sums of their lanes
-constexpr int64_t kBlockRows = 256, kBlockCols = 128;  // filters and channels of a task
-constexpr int64_t kMaxChunk = 768;                     // pixels: the rows of a tile fit the first-level cache,
-constexpr int64_t kChunkBytes = 640 << 10;             // a block's the second
+constexpr int64_t kMinChannels = 64, kMaxOutputs = 400;  // of an image, per channel: more cost too much to turn
 constexpr int64_t kMinTasks = 8;
-constexpr int64_t kMaxDot = 8;  // rows or columns of the largest tile
+constexpr int64_t kMaxTile = 14 * kMaxWidth;
 
-// How the sums are cut; a function of the shape alone, so that every thread count gives the same bits.
-struct Cut {
-  Blocks rows, cols;      // filters and channels
-  int64_t images;         // of a chunk, if it holds whole ones
-  int64_t plane, pixels;  // chunks of a plane, and pixels of all but the last of them
-  int64_t chunks;         // of the batch
-  Blocks parts;           // of the chunks
+// Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
+struct Tiles {
+  const ConvShape& s;
+  int64_t width, in_row, count;
 
-  Cut(const ConvShape& s, std::size_t itemsize) : rows(s.k, kBlockRows), cols(s.c, kBlockCols), parts(0, 1) {
-    const int64_t fit = kChunkBytes / ((rows.size + cols.size) * static_cast<int64_t>(itemsize));
-    const int64_t chunk = std::min(kMaxChunk, fit / kMaxLanes * kMaxLanes);
-    images = std::clamp<int64_t>(chunk / s.pixels(), 1, s.n);
-    plane = ceil_div(s.pixels(), chunk);
-    pixels = std::min(s.pixels(), ceil_div(ceil_div(s.pixels(), plane), kMaxLanes) * kMaxLanes);
-    chunks = ceil_div(s.n, images) * plane;
-    parts = Blocks(chunks, ceil_div(chunks, ceil_div(kMinTasks, rows.count * cols.count)));
+  Tiles(const ConvShape& shape, int64_t width_)
+      : s(shape),
+        width(width_),
+        in_row(ceil_div(s.axis[2].out, width)),
+        count(s.n * s.axis[0].out * s.axis[1].out * in_row) {}
+
+  struct Place {
+    int64_t n, z, p;
+    Range q;
+  };
+  Place operator[](int64_t i) const {
+    const int64_t q = i % in_row * width, row = i / in_row, slice = row / s.axis[1].out;
+    const Range columns{q, std::min(s.axis[2].out, q + width)};
+    return {slice / s.axis[0].out, slice % s.axis[0].out, row % s.axis[1].out, columns};
   }
 };
 
-// Pixels of some images.
-struct Chunk {
-  Range images, pixels;
-};
-Chunk chunk_at(const ConvShape& s, const Cut& cut, int64_t i) {
-  const int64_t n = i / cut.plane * cut.images, begin = i % cut.plane * cut.pixels;
-  return {{n, std::min(s.n, n + cut.images)}, {begin, std::min(s.pixels(), begin + cut.pixels)}};
-}
-
-// Sums of a block of rows by one of columns: [tile of columns][tile of rows][dot_cols][dot_rows].
+// What all tasks share.
 template <class T>
-struct BlockSums {
-  const GemmKernels<T>& kernel = gemm_kernels<T>();
-  Range rows, cols;
-  T* sums;
+struct Convolution {
+  const ConvShape& s;
+  const Tensor<const T>& x;
+  const Tensor<const T>& w;
+  const Vector<const T>& bias;
+  bool relu;
+  const Tensor<T>& y;
+  const int32_t* channels;  // from the first to each
+  Tiles tiles;
 
-  static int64_t size(int64_t rows, int64_t cols) {
-    const GemmKernels<T>& kernel = gemm_kernels<T>();
-    return ceil_div(rows, kernel.dot_rows) * ceil_div(cols, kernel.dot_cols) * kernel.dot_rows * kernel.dot_cols;
-  }
-  T* tile(int64_t row, int64_t col) const {
-    const int64_t row_tiles = ceil_div(rows.size(), kernel.dot_rows);
-    return sums + (col / kernel.dot_cols * row_tiles + row / kernel.dot_rows) * kernel.dot_rows * kernel.dot_cols;
+  const T* pixels(const Tiles::Place& at) const {
+    const auto& [depth, height, width] = s.axis;
+    return x.at(at.n, 0) + depth.input(at.z, 0) * x.stride[2] + height.input(at.p, 0) * x.stride[3] +
+           width.input(at.q.begin, 0) * x.stride[4];
   }
 
-  // The sums over one chunk are added.
-  void add(const Chunk& chunk, const Tensor<const T>& dy, const Tensor<const T>& x) {
-    std::array<const T*, kBlockRows + kMaxDot> a;
-    std::array<const T*, kBlockCols + kMaxDot> b;
-    // Tiles that end beyond the last row take it again.
-    for (int64_t i = 0; i < rows.size() + kMaxDot; ++i) {
-      const int64_t k = std::min(rows.begin + i, rows.end - 1);
-      a[static_cast<std::size_t>(i)] = dy.at(chunk.images.begin, k) + chunk.pixels.begin;
-    }
-    for (int64_t j = 0; j < cols.size() + kMaxDot; ++j) {
-      const int64_t c = std::min(cols.begin + j, cols.end - 1);
-      b[static_cast<std::size_t>(j)] = x.at(chunk.images.begin, c) + chunk.pixels.begin;
-    }
-    for (int64_t col = 0; col < cols.size(); col += kernel.dot_cols) {
-      for (int64_t row = 0; row < rows.size(); row += kernel.dot_rows) {
-        kernel.dot(chunk.images.size(), chunk.pixels.size(), a.data() + row, dy.stride[0], b.data() + col, x.stride[0],
-                   kernel.dot_rows * dy.stride[1], row == 0 ? kernel.dot_cols * x.stride[1] : 0, tile(row, col));
-      }
+  // The outputs of a tile for a panel [C][nr] of filters.
+  void multiply(const Tiles::Place& at, Range filters, const T* panel, Ahead<T> ahead) const {
+    const GemmKernels<T>& gemm = gemm_kernels<T>();
+    const WinogradKernels<T>& turn = winograd_kernels<T>();
+    const auto count = static_cast<int>(at.q.size());
+    T* out = y.at(at.n, filters.begin) + at.z * y.stride[2] + at.p * y.stride[3] + at.q.begin;
+    alignas(kCacheLine) T biases[kMaxWidth] = {}, values[kMaxTile];
+    for (int64_t k = 0; bias.data != nullptr && k < filters.size(); ++k) biases[k] = bias[filters.begin + k];
+    gemm.tile_scattered(s.c, pixels(at), s.axis[2].stride * x.stride[4], channels, panel, ahead, values, gemm.nr, count,
+                        {nullptr, biases, relu});
+    for (int64_t k = 0; k < filters.size(); k += turn.lanes) {
+      turn.pixels_to_planes(out + k * y.stride[1], y.stride[1], values + k, gemm.nr,
+                            static_cast<int>(std::min<int64_t>(turn.lanes, filters.size() - k)), count);
     }
   }
 
-  void write(const Tensor<T>& dw) const {
-    for (int64_t row = 0; row < rows.size(); row += kernel.dot_rows) {
-      const int64_t row_end = std::min(rows.size(), row + kernel.dot_rows);
-      for (int64_t col = 0; col < cols.size(); col += kernel.dot_cols) {
-        const T* values = tile(row, col);
-        const int64_t col_end = std::min(cols.size(), col + kernel.dot_cols);
-        for (int64_t i = row; i < row_end; ++i, ++values) {
-          for (int64_t j = col; j < col_end; ++j) {
-            *dw.at(rows.begin + i, cols.begin + j) = values[(j - col) * kernel.dot_rows];
-          }
-        }
-      }
-    }
+  // Of each channel, the line with the last pixel of a tile: those before it were fetched with the tile before.
+  Ahead<T> fetch_pixels(int64_t tile) const {
+    const Tiles::Place at = tiles[std::min(tile, tiles.count - 1)];
+    return {pixels(at) + (at.q.size() - 1) * s.axis[2].stride * x.stride[4], x.stride[1]};
+  }
+  // Half of a panel of filters, from k on.
+  Ahead<T> fetch_filters(int64_t k, int64_t half) const {
+    constexpr int64_t kLine = kCacheLine / sizeof(T);
+    const T* filters = w.at(k, 0);
+    if (w.stride[1] == 1) return {filters + half * s.c * kLine, kLine};
+    return {filters + half * kLine, w.stride[1]};
   }
 };
 
 }  // namespace
 
 template <class T>
-bool wgrad_serves(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x) {
-  const Extents plane = out_extents(s);
-  return s.pointwise() && s.pixels() > 1 && s.n * s.pixels() >= kMinPixels && spatial_stride(dy, plane) == 1 &&
-         spatial_stride(x, plane) == 1;
+bool serves(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
+  for (const Axis& a : s.axis) {
+    if (a.filter > 1 || a.inner_outputs().size() < a.out) return false;
+  }
+  const bool planes = y.stride[4] == 1 && x.stride[1] != 1;
+  const bool whole_tiles = s.axis[2].out >= gemm_kernels<T>().mr || s.axis[2].out == s.pixels();
+  const int64_t last = (s.c - 1) * x.stride[1];
+  return planes && whole_tiles && s.c >= kMinChannels && s.k * s.pixels() <= kMaxOutputs * s.c &&
+         last == static_cast<int32_t>(last);
 }
 
 template <class T>
-void wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
-           std::size_t workspace_limit) {
-  const Cut cut(s, sizeof(T));
-  const int64_t blocks = cut.rows.count * cut.cols.count;
-  const bool several = cut.parts.count > 1;
-  // The workspace: sums of every part of every block, or of each thread's block.
-  const std::size_t block_bytes = array_bytes(BlockSums<T>::size(cut.rows.size, cut.cols.size), 1, sizeof(T));
-  const std::size_t shared = several ? array_bytes(cut.parts.count, blocks, block_bytes) : 0;
-  const std::size_t thread = several ? 0 : block_bytes;
-  int threads = threads_within(workspace_limit, shared, thread, num_threads(), "implicit");
+void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
+               bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const int nr = gemm_kernels<T>().nr;
+  const int64_t panels = ceil_div(s.k, static_cast<int64_t>(nr));
+  const Tiles tiles(s, gemm_kernels<T>().mr);
+  const Blocks parts(tiles.count, ceil_div(tiles.count, ceil_div(kMinTasks, panels)));
+  const bool share = parts.count > 1;  // a panel has several tasks, so it is packed before
+  const Filters<T> filters(s, w, true);
+  // The workspace: where the channels begin, all panels or one for each thread, and what packing needs.
+  const std::size_t channel_bytes = array_bytes(s.c, 1, sizeof(int32_t)), panel_bytes = array_bytes(s.c, nr, sizeof(T));
+  const std::size_t shared = channel_bytes + (share ? static_cast<std::size_t>(panels) * panel_bytes : 0);
+  const std::size_t own = filters.scratch_bytes(nr) + (share ? 0 : panel_bytes);
+  int threads = threads_within(workspace_limit, shared, own, num_threads(), "implicit");
   if (s.flops() < kSerialFlops) threads = 1;
-  const Workspace memory(shared + static_cast<std::size_t>(threads) * thread);
+  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
+  auto* channels = memory.at<int32_t>(0);
+  for (int64_t c = 0; c < s.c; ++c) channels[c] = static_cast<int32_t>(c * x.stride[1]);
 
-  const auto sums_of = [&](int64_t block, int64_t i) {
-    T* sums = memory.at<T>(static_cast<std::size_t>(i) * block_bytes);
-    return BlockSums<T>{
-        .rows = cut.rows[block % cut.rows.count], .cols = cut.cols[block / cut.rows.count], .sums = sums};
+  const auto filters_of = [&](int64_t i) { return Range{i * nr, std::min(s.k, (i + 1) * nr)}; };
+  const auto pack = [&](int64_t i, int slot) {
+    const std::size_t thread = shared + static_cast<std::size_t>(slot) * own;
+    T* panel = memory.at<T>(share ? channel_bytes + static_cast<std::size_t>(i) * panel_bytes : thread);
+    filters.pack(panel, nr, filters_of(i), {0, s.c}, memory.at<std::byte>(thread + (share ? 0 : panel_bytes)));
+    return panel;
   };
-  const std::size_t block_size = block_bytes / sizeof(T);
-  parallel_for(blocks * cut.parts.count, threads, [&](int64_t task, int slot) {
-    const int64_t block = task / cut.parts.count, part = task % cut.parts.count;
-    BlockSums<T> sums = sums_of(block, several ? task : slot);
-    std::fill_n(sums.sums, block_size, T(0));
-    for (int64_t i = cut.parts[part].begin; i < cut.parts[part].end; ++i) sums.add(chunk_at(s, cut, i), dy, x);
-    if (!several) sums.write(dw);
-  });
-  if (!several) return;
-  parallel_for(blocks, threads, [&](int64_t block, int) {
-    const BlockSums<T> total = sums_of(block, block * cut.parts.count);
-    for (std::size_t part = 1; part < static_cast<std::size_t>(cut.parts.count); ++part) {
-      for (std::size_t i = 0; i < block_size; ++i) total.sums[i] += total.sums[part * block_size + i];
+  if (share) parallel_for(panels, threads, pack);
+  const Convolution<T> convolution{s, x, w, bias, relu, y, channels, tiles};
+  parallel_for(panels * parts.count, threads, [&](int64_t task, int slot) {
+    const int64_t i = task / parts.count;
+    const T* panel = share ? memory.at<T>(channel_bytes + static_cast<std::size_t>(i) * panel_bytes) : pack(i, slot);
+    const Range some = parts[task % parts.count];
+    for (int64_t tile = some.begin; tile < some.end; ++tile) {
+      const bool packs_next = !share && i + 1 < panels;
+      const Ahead<T> ahead =
+          packs_next && tile < 2 ? convolution.fetch_filters((i + 1) * nr, tile) : convolution.fetch_pixels(tile + 1);
+      convolution.multiply(tiles[tile], filters_of(i), panel, ahead);
     }
-    total.write(dw);
   });
 }
 
-template bool wgrad_serves(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&);
-template bool wgrad_serves(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&);
-template void wgrad(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&, const Tensor<float>&,
-                    std::size_t);
-template void wgrad(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&, const Tensor<double>&,
-                    std::size_t);
+#define FASTCONV_INSTANTIATE(T)                                                                                     \
+  template bool serves(const ConvShape&, const Tensor<const T>&, const Tensor<T>&);                                 \
+  template void correlate(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&, const Vector<const T>&, \
+                          bool, const Tensor<T>&, std::size_t);
+FASTCONV_INSTANTIATE(float)
+FASTCONV_INSTANTIATE(double)
+#undef FASTCONV_INSTANTIATE
 
 }  // namespace fastconv::cpu::pointwise

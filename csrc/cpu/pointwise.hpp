@@ -1,9 +1,18 @@
-// Filters of one cell over channel planes: the weight gradient alone, the other passes are products as they lie.
+// Filters of one cell over channel planes, where these are no product of matrices as they lie.
 #pragma once
 
 #include "../ops.hpp"
 
 namespace fastconv::cpu::pointwise {
+
+// Whether x and y are planes of few pixels.
+template <class T>
+bool serves(const ConvShape& shape, const Tensor<const T>& x, const Tensor<T>& y);
+
+// Of one group.
+template <class T>
+void correlate(const ConvShape& shape, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
+               bool relu, const Tensor<T>& y, std::size_t workspace_limit);
 
 // Whether dy and x are rows of enough pixels.
 template <class T>

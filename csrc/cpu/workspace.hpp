@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -41,31 +42,32 @@ inline int threads_within(std::size_t limit, std::size_t shared, std::size_t eac
   return static_cast<int>(std::min(static_cast<std::size_t>(threads), (limit - shared) / each));
 }
 
-// At least `bytes` of uninitialised memory on a cache line; one such object per thread at a time. Fresh pages cost more
-// than many a kernel, so the block stays with the thread, unless it is larger than kKept.
+// At least `bytes` of uninitialised memory on a cache line. Fresh pages cost more than many a kernel, so the block
+// stays with the thread, unless it is larger than kKept; a workspace made while another lives has a block of its own.
 class Workspace {
  public:
-  explicit Workspace(std::size_t bytes) {
-    Block& kept = kept_block();
-    if (bytes > kept.size) {
-      kept = {};  // free the old one first
-      kept = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
+  explicit Workspace(std::size_t bytes) : kept_(kept_blocks().at(depth())) {
+    if (bytes > kept_.size) {
+      kept_ = {};  // free the old one first
+      kept_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
     }
-    memory_ = kept.memory.get();
+    ++depth();
   }
   ~Workspace() {
-    if (kept_block().size > kKept) kept_block() = {};
+    --depth();
+    if (kept_.size > kKept) kept_ = {};
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
   template <class T>
   T* at(std::size_t byte_offset) const {
-    return reinterpret_cast<T*>(memory_ + byte_offset);
+    return reinterpret_cast<T*>(kept_.memory.get() + byte_offset);
   }
 
  private:
   static constexpr std::size_t kKept = std::size_t{64} << 20;
+  static constexpr std::size_t kMaxDepth = 3;
 
   struct Free {
     void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{kCacheLine}); }
@@ -75,12 +77,16 @@ class Workspace {
     Memory memory;
     std::size_t size = 0;
   };
-  static Block& kept_block() {
-    thread_local Block block;
-    return block;
+  static std::array<Block, kMaxDepth>& kept_blocks() {
+    thread_local std::array<Block, kMaxDepth> blocks;
+    return blocks;
+  }
+  static std::size_t& depth() {
+    thread_local std::size_t count = 0;
+    return count;
   }
 
-  std::byte* memory_;
+  Block& kept_;
 };
 
 }  // namespace fastconv::cpu

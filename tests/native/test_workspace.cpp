@@ -36,6 +36,17 @@ TEST(workspace_is_aligned_and_kept) {
   CHECK(smaller.at<float>(0) == first);
 }
 
+TEST(workspaces_of_one_thread_share_nothing) {
+  const Workspace outer(300);
+  const float* first = nullptr;
+  for (int round = 0; round < 2; ++round) {
+    const Workspace inner(200);
+    CHECK(inner.at<char>(200) <= outer.at<char>(0) || inner.at<char>(0) >= outer.at<char>(300));
+    CHECK(round == 0 || inner.at<float>(0) == first);
+    first = inner.at<float>(0);
+  }
+}
+
 TEST(workspace_grows) {
   for (const std::size_t bytes : {std::size_t{10}, std::size_t{1} << 12, (std::size_t{64} << 20) + 1, std::size_t{3}}) {
     const Workspace memory(bytes);

@@ -124,10 +124,11 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
 }
 
 template <class T, int kRows = kMr>
-void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, T* out,
+void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, Ahead<T> ahead, T* out,
                     int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
   if (rows != kRows) {
-    if constexpr (kRows > 1) tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, out, out_stride, rows, epilogue);
+    if constexpr (kRows > 1)
+      tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, ahead, out, out_stride, rows, epilogue);
     return;
   }
   Vector<T> c[kRows][kVectors] = {};
@@ -135,7 +136,10 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
   for (int i = 0; i < (kRows + 2) / 3; ++i) start[i] = a + 3 * i * a_stride;
   tile_sum<T, kRows>(
       k, c, [&](int64_t j, int i) { return start[i / 3][offsets[j] + (i % 3) * a_stride]; },
-      [&](int64_t j, int vector) { return load(b + j * kNr<T> + vector * kLanes<T>); });
+      [&](int64_t j, int vector) {
+        if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step);
+        return load(b + j * kNr<T> + vector * kLanes<T>);
+      });
   tile_finish<T, kRows>(c, epilogue);
   tile_store<T, kRows>(c, out, out_stride);
 }
@@ -167,13 +171,15 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
 }
 
 template <class T>
-void copy_rows(T* out, int64_t out_stride, int64_t step, const T* src, int64_t src_stride, int rows, int count) {
+void copy_rows(T* out, int64_t out_stride, int64_t out_step, const T* src, int64_t src_stride, int64_t src_step,
+               int64_t rows, int64_t count) {
   constexpr int kL = kLanes<T>;
-  for (int i = 0; i < rows; ++i, out += out_stride, src += src_stride) {
-    for (int first = 0; first < count; first += kL) {
+  for (int64_t i = 0; i < rows; ++i, out += out_stride, src += src_stride) {
+    for (int64_t first = 0; first < count; first += kL) {
       const int lanes = clamp_lanes<T>(count - first);
-      const Vector<T> v = load_first<T>(src + first, lanes);
-      if (step == 1) {
+      const T* from = src + first * src_step;
+      const Vector<T> v = src_step == 1 ? load_first<T>(from, lanes) : load_lanes_strided(from, 0, lanes, src_step);
+      if (out_step == 1) {
         store_lanes<T>(out + first, v, lanes);
       } else {
         store_every_second<T>(out + 2 * first, v, lanes);

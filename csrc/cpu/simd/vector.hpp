@@ -210,7 +210,7 @@ template <class T, int kSpan>
 
 // Transposes a square of vectors: log2(lanes) rounds, each swapping blocks of kSpan lanes between rows kSpan apart.
 template <class T, int kSpan = 1>
-void transpose(Vector<T>* rows) {
+[[gnu::always_inline]] inline void transpose(Vector<T>* rows) {
   constexpr int kL = kLanes<T>;
   if constexpr (kSpan < kL) {
 #pragma GCC unroll 16
@@ -224,7 +224,7 @@ void transpose(Vector<T>* rows) {
 
 // Lane i is the sum of rows[i]: a transposition that adds the halves at every step. The rows are overwritten.
 template <class T, int kSpan = 1>
-Vector<T> lane_sums(Vector<T>* rows) {
+[[gnu::always_inline]] inline Vector<T> lane_sums(Vector<T>* rows) {
   constexpr int kL = kLanes<T>;
   if constexpr (kSpan < kL) {
 #pragma GCC unroll 16

@@ -22,7 +22,7 @@ constexpr double kSerialFlops = 1e5;  // below this, waking a thread costs more 
 constexpr int64_t kVectors = 32;      // of channels that are computed together
 constexpr int64_t kBandRows = 9;
 constexpr int64_t kMinTasks = 4;
-constexpr int64_t kSmallPlane = 10 * 10;
+constexpr int64_t kSmallPlane = 16 * 16;
 
 template <class T>
 const DepthwiseKernels<T>& kernel() {

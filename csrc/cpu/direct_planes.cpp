@@ -21,6 +21,7 @@ namespace fastconv::cpu::direct {
 namespace {
 
 constexpr int64_t kFewCells = 80;                // of a filter
+constexpr int64_t kLongRow = 4;                  // vectors of outputs that are worth one more, to begin at a cache line
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
 
 template <class T>
@@ -104,7 +105,7 @@ void multiply_filters(const PlaneStage<T>& stage, const Block& block, const T* s
     const T* patches = staged + p * step;
     T* out = y.at(block.n, filters.begin) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
              block.columns.begin;
-    const int64_t head = to_alignment(out) % stage.lanes;
+    const int64_t head = columns >= kLongRow * stage.lanes ? to_alignment(out) % stage.lanes : 0;
     for (int64_t q = 0, count = std::min(head == 0 ? stage.lanes : head, columns); count > 0;
          q += count, count = std::min(stage.lanes, columns - q)) {
       gemm_kernels<T>().tile_planes(static_cast<int64_t>(stage.cells.size()), packed, width, patches + q,

@@ -283,7 +283,7 @@ void store_every_second(T* p, Vector<T> v, int count) {
 // Lane i of [begin, end) is base[i * kStep], a power of two; the others are zero. Reads nothing before the first or
 // after the last of them.
 template <class T, int kStep>
-Vector<T> load_strided(const T* base, int begin, int end) {
+[[gnu::always_inline]] inline Vector<T> load_strided(const T* base, int begin, int end) {
   constexpr int kL = kLanes<T>;
   Vector<T> v[kStep];
 #pragma GCC unroll 4
@@ -305,7 +305,7 @@ Vector<T> load_strided(const T* base, int begin, int end) {
 }
 
 template <class T>
-Vector<T> load_lanes_strided(const T* base, int begin, int end, int64_t step) {
+[[gnu::always_inline]] inline Vector<T> load_lanes_strided(const T* base, int begin, int end, int64_t step) {
   if (begin >= end) return Vector<T>{};
   if (step == 1) return load_strided<T, 1>(base, begin, end);
   if (step == 2) return load_strided<T, 2>(base, begin, end);

@@ -5,6 +5,7 @@
 
 #include "simd/batch_norm.hpp"
 #include "simd/depthwise.hpp"
+#include "simd/depthwise3x3.hpp"
 #include "simd/gemm.hpp"
 #include "simd/pool.hpp"
 #include "simd/pool_gradient.hpp"

@@ -1,0 +1,366 @@
+// Depthwise convolutions with filters of 3x3 and a stride of 1 or 2, the usual ones: rows of outputs are computed
+// together, and each row of input is loaded once for all of them.
+#pragma once
+
+#include "depthwise.hpp"
+
+namespace fastconv::cpu::FASTCONV_ISA {
+namespace {
+
+// What the three taps of a filter row read for the outputs [first, first + kLanes) of a row; zero in the padding and
+// past the last output.
+template <class T, int kStride>
+class RowOfTaps {
+ public:
+  RowOfTaps() = default;
+  RowOfTaps(int64_t first, int64_t outputs, int64_t pad, int64_t width)
+      : cell_(first * kStride - pad),
+        lanes_{lanes_inside<T>(cell_, width, last(first, outputs) + kStride),
+               kStride == 1 ? lanes_inside<T>(cell_ + 1, width, last(first, outputs) + 1)
+                            : lanes_inside<T>(cell_ + kLanes<T>, width, last(first, outputs) + 2 - kLanes<T>),
+               lanes_inside<T>(cell_ + 2, width, last(first, outputs) + 1),
+               lanes_inside<T>(cell_ + 2 + kLanes<T>, width, last(first, outputs) + 1 - kLanes<T>)} {}
+
+  // Zeros unless the row is real.
+  void read(const T* row, bool real, Vector<T>* taps) const {
+    row += cell_;
+    const auto load = [&](int lanes, int at) { return lanes_[lanes].when(real).load_from(row + at); };
+    if constexpr (kStride == 1) {
+#pragma GCC unroll 3
+      for (int s = 0; s < 3; ++s) taps[s] = load(s, s);
+    } else {
+      const Vector<T> low = load(0, 0), high = load(1, kLanes<T>);
+      taps[0] = even_lanes<T>(low, high);
+      taps[1] = odd_lanes<T>(low, high);
+      taps[2] = even_lanes<T>(load(2, 2), load(3, 2 + kLanes<T>));
+    }
+  }
+
+  void prefetch(const T* row) const {
+#pragma GCC unroll 2
+    for (int i = 0; i < kStride; ++i) __builtin_prefetch(row + cell_ + i * kLanes<T>);
+  }
+
+ private:
+  // The cell that the first tap of the last output reads, counted from the first output's.
+  static int64_t last(int64_t first, int64_t outputs) { return (outputs - first - 1) * kStride; }
+
+  int64_t cell_;
+  Lanes<T> lanes_[4];  // of the taps, or of the two vectors with taps 0 and 1 and the two with tap 2
+};
+
+// The same of one output, lanes being channels; kInside: no tap lies in the padding.
+template <class T, int kStride, bool kInside>
+class PixelOfTaps {
+ public:
+  PixelOfTaps(int64_t q, int64_t pad, const Plane<const T>& x, const Lanes<T>& channels)
+      : offset_((q * kStride - pad) * x.column_stride), step_(x.column_stride), channels_(channels) {
+    for (int s = 0; s < 3; ++s) {
+      const int64_t cell = q * kStride - pad + s;
+      inside_[s] = kInside || (cell >= 0 && cell < x.width);
+    }
+  }
+
+  void read(const T* row, bool real, Vector<T>* taps) const {
+    row += offset_;
+#pragma GCC unroll 3
+    for (int s = 0; s < 3; ++s) taps[s] = channels_.when(real && inside_[s]).load_from(row + s * step_);
+  }
+  // The next rows are too far away for the hardware to foresee.
+  void prefetch(const T* row) const {
+#pragma GCC unroll 2
+    for (int s = 0; s < kStride; ++s) __builtin_prefetch(row + offset_ + (s + 1) * step_);
+  }
+
+ private:
+  int64_t offset_, step_;
+  Lanes<T> channels_;
+  bool inside_[3];
+};
+
+// The rows that some rows of outputs read: `data` is the first, perhaps in the padding; real are those from `begin` to
+// before `end`.
+template <class T>
+struct InputRows {
+  const T* data;
+  int64_t step, begin, end;
+};
+
+template <class T>
+InputRows<T> input_rows(const Plane<const T>& x, int64_t first) {
+  return {x.data + first * x.row_stride, x.row_stride, -first, x.height - first};
+}
+
+// Calls body<kRows, whether all rows that these outputs read are real>().
+template <class T, int kStride, int kRows, class Body>
+[[gnu::always_inline]] inline void if_inside(const InputRows<T>& x, Body body) {
+  if (x.begin <= 0 && x.end >= (kRows - 1) * kStride + 3) {
+    body.template operator()<kRows, true>();
+  } else {
+    body.template operator()<kRows, false>();
+  }
+}
+
+// Calls visit(o, r, taps) for each of kRows rows of outputs and its filter rows: a row of x is read once for all the
+// outputs that it is part of. No branches: sums stay in registers.
+template <class T, int kStride, int kRows, bool kInside, class Taps, class Visit>
+[[gnu::always_inline]] inline void for_each_row3(const InputRows<T>& x, const Taps& reader, Visit visit) {
+  const T* row = x.data;
+  asm("" : "+r"(row));  // one pointer, not an induction variable for each of these addresses
+#pragma GCC unroll 9
+  for (int i = 0; i < (kRows - 1) * kStride + 3; ++i, row += x.step) {
+    Vector<T> taps[3];
+    reader.read(row, kInside || (i >= x.begin && i < x.end), taps);
+    if (i >= 3 - kStride) reader.prefetch(row + kRows * kStride * x.step);
+#pragma GCC unroll 3
+    for (int o = 0; o < kRows; ++o) {
+      const int r = i - o * kStride;
+      if (r >= 0 && r <= 2) visit(o, r, taps);
+    }
+  }
+}
+
+template <class T, int kStride, int kRows, bool kInside, class Taps>
+[[gnu::always_inline]] inline void correlate3x3(T* y, int64_t y_row, const Lanes<T>& outputs, const InputRows<T>& x,
+                                                const Taps& reader, const Vector<T>* weights, Vector<T> bias,
+                                                bool relu) {
+  Vector<T> sum[kRows];
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) sum[o] = bias;
+  for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
+    sum[o] += weights[3 * r] * taps[0];
+    sum[o] += weights[3 * r + 1] * taps[1];
+    sum[o] += weights[3 * r + 2] * taps[2];
+  });
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) outputs.store_to(y + o * y_row, relu_if<T>(relu, sum[o]));
+}
+
+template <class T, int kStride, int kRows, bool kInside, class Taps>
+[[gnu::always_inline]] inline void reduce3x3(const T* dy, int64_t dy_row, const Lanes<T>& outputs,
+                                             const InputRows<T>& x, const Taps& reader, Vector<T>* sums) {
+  Vector<T> gradient[kRows];
+#pragma GCC unroll 3
+  for (int o = 0; o < kRows; ++o) gradient[o] = outputs.load_from(dy + o * dy_row);
+  for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
+    sums[3 * r] += gradient[o] * taps[0];
+    sums[3 * r + 1] += gradient[o] * taps[1];
+    sums[3 * r + 2] += gradient[o] * taps[2];
+  });
+}
+
+// Rows of outputs are taken three at a time, then one by one: calls visit<3>(p) or visit<1>(p).
+template <class Visit>
+[[gnu::always_inline]] inline void by_threes(int64_t rows, Visit visit) {
+  int64_t p = 0;
+  for (; p + 3 <= rows; p += 3) visit.template operator()<3>(p);
+  for (; p < rows; ++p) visit.template operator()<1>(p);
+}
+
+// Channels last, memory is walked in order: eight pixels of some rows at a time, in these the vectors of channels.
+// Calls visit<rows, inside>(y from row and channel c on, input rows from channel c on, c, range of q).
+template <class T, int kStride, class Y, class Visit>
+[[gnu::always_inline]] inline void by_pixels(const Plane<Y>& y, const Plane<const T>& x, int64_t pad_top,
+                                             int64_t channels, Visit visit) {
+  by_threes(y.height, [&]<int kThree>(int64_t p) {
+    const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+    if_inside<T, kStride, kThree>(rows, [&]<int kRows, bool kInside>() {
+      for (int64_t q = 0; q < y.width; q += 8) {
+        for (int64_t c = 0; c < channels; c += kLanes<T>) {
+          const Plane<Y> outputs{y.data + p * y.row_stride + c, y.row_stride, y.column_stride, y.height, y.width};
+          visit.template operator()<kRows, kInside>(outputs, {rows.data + c, rows.step, rows.begin, rows.end}, c, q,
+                                                    q + 8 < y.width ? q + 8 : y.width);
+        }
+      }
+    });
+  });
+}
+
+// Calls visit(q, taps) for some neighbouring outputs of a row.
+template <class T, int kStride, class Visit>
+[[gnu::always_inline]] inline void for_each_pixel(int64_t q, int64_t end, int64_t pad, const Plane<const T>& x,
+                                                  const Lanes<T>& channels, Visit visit) {
+  for (; q < end; ++q) {
+    const int64_t cell = q * kStride - pad;
+    if (cell >= 0 && cell + 2 < x.width) {
+      visit(q, PixelOfTaps<T, kStride, true>(q, pad, x, channels));
+    } else {
+      visit(q, PixelOfTaps<T, kStride, false>(q, pad, x, channels));
+    }
+  }
+}
+
+template <class T, int kStride, int kRows, bool kInside>
+void some_pixels3x3(Plane<T> y, Plane<const T> x, int64_t pad_left, InputRows<T> rows, int64_t begin, int64_t end,
+                    Lanes<T> channels, const T* weights, bool relu) {
+  Vector<T> w[10];
+#pragma GCC unroll 10
+  for (int i = 0; i < 10; ++i) w[i] = load(weights + i * kLanes<T>);
+  for_each_pixel<T, kStride>(begin, end, pad_left, x, channels, [&](int64_t q, const auto& taps) {
+    correlate3x3<T, kStride, kRows, kInside>(y.data + q * y.column_stride, y.row_stride, channels, rows, taps, w, w[9],
+                                             relu);
+  });
+}
+
+template <class T, int kStride>
+void pixels3x3(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels, const T* weights,
+               bool relu) {
+  by_pixels<T, kStride>(
+      y, x, pad_top, channels,
+      [&]<int kRows, bool kInside>(Plane<T> outputs, InputRows<T> rows, int64_t c, int64_t q, int64_t end) {
+        some_pixels3x3<T, kStride, kRows, kInside>(outputs, x, pad_left, rows, q, end,
+                                                   {0, clamp_lanes<T>(channels - c)}, weights + c * 10, relu);
+      });
+}
+
+template <class T, int kStride, int kRows, bool kInside>
+void reduce_some_pixels3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_left, InputRows<T> rows, int64_t begin,
+                           int64_t end, Lanes<T> channels, T* sums) {
+  Vector<T> sum[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
+  for_each_pixel<T, kStride>(begin, end, pad_left, x, channels, [&](int64_t q, const auto& taps) {
+    reduce3x3<T, kStride, kRows, kInside>(dy.data + q * dy.column_stride, dy.row_stride, channels, rows, taps, sum);
+  });
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
+}
+
+template <class T, int kStride>
+void reduce_pixels3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels,
+                      T* sums) {
+  by_pixels<T, kStride>(
+      dy, x, pad_top, channels,
+      [&]<int kRows, bool kInside>(Plane<const T> gradients, InputRows<T> rows, int64_t c, int64_t q, int64_t end) {
+        reduce_some_pixels3x3<T, kStride, kRows, kInside>(gradients, x, pad_left, rows, q, end,
+                                                          {0, clamp_lanes<T>(channels - c)}, sums + c * 9);
+      });
+}
+
+// Planes, too: calls body<strips>(first column) for the columns of outputs, a strip being a vector of them. Of wide
+// planes, strips are taken together, row by row, so that memory is walked in order; narrow ones stay in the first-level
+// cache, and one strip's taps in registers.
+template <class T, class Body>
+[[gnu::always_inline]] inline void by_strips(int64_t width, Body body) {
+  constexpr int kStrips = 8;
+  if (width <= 2 * kLanes<T>) {
+    for (int64_t q = 0; q < width; q += kLanes<T>) body.template operator()<1>(q);
+  } else {
+    for (int64_t q = 0; q < width; q += kStrips * kLanes<T>) body.template operator()<kStrips>(q);
+  }
+}
+
+// Calls visit<rows, inside>(first row, first column, outputs of a strip, input rows, taps).
+template <class T, int kStride, class Y, class Visit>
+[[gnu::always_inline]] inline void by_strips3x3(const Plane<Y>& y, const Plane<const T>& x, int64_t pad_top,
+                                                int64_t pad_left, Visit visit) {
+  const auto by_rows = [&](auto row) {
+    by_threes(y.height, [&]<int kThree>(int64_t p) {
+      const InputRows<T> rows = input_rows<T>(x, p * kStride - pad_top);
+      if_inside<T, kStride, kThree>(
+          rows, [&]<int kRows, bool kInside>() { row.template operator()<kRows, kInside>(p, rows); });
+    });
+  };
+  by_strips<T>(y.width, [&]<int kStrips>(int64_t begin) {
+    const auto taps_at = [&](int64_t q) { return RowOfTaps<T, kStride>(q, y.width, pad_left, x.width); };
+    const auto outputs_at = [&](int64_t q) { return lanes_inside<T>(0, y.width - q, kLanes<T>); };
+    if constexpr (kStrips == 1) {
+      const RowOfTaps<T, kStride> taps = taps_at(begin);
+      const Lanes<T> outputs = outputs_at(begin);
+      by_rows([&]<int kRows, bool kInside>(int64_t p, const InputRows<T>& rows) {
+        visit.template operator()<kRows, kInside>(p, begin, outputs, rows, taps);
+      });
+    } else {
+      RowOfTaps<T, kStride> taps[kStrips];
+      Lanes<T> outputs[kStrips];
+      int strips = 0;
+      for (int64_t q = begin; strips < kStrips && q < y.width; q += kLanes<T>, ++strips) {
+        taps[strips] = taps_at(q);
+        outputs[strips] = outputs_at(q);
+      }
+      by_rows([&]<int kRows, bool kInside>(int64_t p, const InputRows<T>& rows) {
+        for (int i = 0; i < strips; ++i) {
+          visit.template operator()<kRows, kInside>(p, begin + i * kLanes<T>, outputs[i], rows, taps[i]);
+        }
+      });
+    }
+  });
+}
+
+template <class T, int kStride>
+void plane3x3(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, const T* weights, T bias, bool relu) {
+  Vector<T> w[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
+  const Vector<T> b = Vector<T>{} + bias;
+  by_strips3x3<T, kStride>(y, x, pad_top, pad_left,
+                           [&]<int kRows, bool kInside>(int64_t p, int64_t q, const Lanes<T>& outputs,
+                                                        const InputRows<T>& rows, const RowOfTaps<T, kStride>& taps) {
+                             correlate3x3<T, kStride, kRows, kInside>(y.data + p * y.row_stride + q, y.row_stride,
+                                                                      outputs, rows, taps, w, b, relu);
+                           });
+}
+
+template <class T, int kStride>
+void reduce_plane3x3(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, T* sums) {
+  Vector<T> sum[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) sum[i] = load(sums + i * kLanes<T>);
+  by_strips3x3<T, kStride>(dy, x, pad_top, pad_left,
+                           [&]<int kRows, bool kInside>(int64_t p, int64_t q, const Lanes<T>& outputs,
+                                                        const InputRows<T>& rows, const RowOfTaps<T, kStride>& taps) {
+                             reduce3x3<T, kStride, kRows, kInside>(dy.data + p * dy.row_stride + q, dy.row_stride,
+                                                                   outputs, rows, taps, sum);
+                           });
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) store<T>(sums + i * kLanes<T>, sum[i]);
+}
+
+// dx[2m - pad] sums the taps 0 and 2 of dy[m] and dy[m - 1], dx[2m + 1 - pad] the tap 1 of dy[m]; rows alike.
+template <class T>
+void spread_plane3x3(Plane<T> dx, Plane<const T> dy, int64_t pad_top, int64_t pad_left, const T* weights) {
+  constexpr int kL = kLanes<T>;
+  Vector<T> w[9];
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i) w[i] = Vector<T>{} + weights[i];
+  by_strips<T>((dx.width + pad_left + 1) / 2, [&]<int kStrips>(int64_t begin) {
+    struct {
+      Lanes<T> same, before, first, second;
+    } strips[kStrips];
+    int count = 0;
+    int64_t m = begin;
+    do {
+      const int64_t column = 2 * m - pad_left;
+      strips[count] = {lanes_inside<T>(m, dy.width, kL), lanes_inside<T>(m - 1, dy.width, kL),
+                       lanes_inside<T>(column, dx.width, kL), lanes_inside<T>(column + kL, dx.width, kL)};
+      m += kL;
+    } while (++count < kStrips && 2 * m - pad_left < dx.width);
+    for (int64_t h = 0; h < dx.height; ++h) {
+      for (int i = 0; i < count; ++i) {
+        const auto& [same, before, first, second] = strips[i];
+        const int64_t column = begin + i * kL;
+        Vector<T> even{}, odd{};
+        const auto add = [&](int64_t p, const Vector<T>* row_weights) {
+          if (p < 0 || p >= dy.height) return;
+          const T* row = dy.data + p * dy.row_stride + column;
+          const Vector<T> gradient = same.load_from(row);
+          even += row_weights[0] * gradient + row_weights[2] * before.load_from(row - 1);
+          odd += row_weights[1] * gradient;
+        };
+        const int64_t row = h + pad_top;
+        if (row % 2 == 0) {
+          add(row / 2, w);
+          add(row / 2 - 1, w + 6);
+        } else {
+          add(row / 2, w + 3);
+        }
+        T* out = dx.data + h * dx.row_stride + 2 * column - pad_left;
+        first.store_to(out, interleave<T>(even, odd, false));
+        second.store_to(out + kL, interleave<T>(even, odd, true));
+      }
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FASTCONV_ISA

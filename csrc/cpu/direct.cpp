@@ -34,7 +34,6 @@ namespace {
 
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
 constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
-constexpr int64_t kMaxTile = 14 * kMaxWidth;
 
 // pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
 // vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.

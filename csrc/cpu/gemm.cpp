@@ -19,7 +19,6 @@ constexpr int64_t kFewColumns = 8;    // right panels that read a packed left op
 constexpr int64_t kPackedPanels =
     6;                            // of a shared operand, packed together: where lanes are neighbours, k is far apart
 constexpr int64_t kMinTasks = 8;  // so that two to four threads end at about the same time
-constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
 
 template <class T>
 std::size_t panel_bytes(int64_t panels, int64_t k, int width) {

@@ -19,7 +19,6 @@ namespace {
 
 constexpr int64_t kMinChannels = 64, kMaxOutputs = 400;  // of an image, per channel: more cost too much to turn
 constexpr int64_t kMinTasks = 8;
-constexpr int64_t kMaxTile = 14 * kMaxWidth;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
 struct Tiles {

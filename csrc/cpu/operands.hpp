@@ -180,7 +180,8 @@ class PixelPatches final : public Operand<T> {
 template <class T>
 class Filters final : public Operand<T> {
  public:
-  Filters(const ConvShape& s, const Tensor<const T>& w, bool taps_first) : data_(w.data), lane_stride_(w.stride[0]) {
+  Filters(const ConvShape& s, const Tensor<const T>& w, bool taps_first)
+      : data_(w.data), lane_stride_(w.stride[0]), taps_first_(taps_first) {
     const auto [t, r, f] = filter_extents(s);
     if (taps_first) {
       cells_ = {{t, r, f, s.group_c()}, {w.stride[2], w.stride[3], w.stride[4], w.stride[1]}};
@@ -213,11 +214,19 @@ class Filters final : public Operand<T> {
       const T* first = data_ + offsets[0] - k.begin * step;
       return MatrixOperand<T>(first, lane_stride_, step).pack(panels, width, lanes, k, scratch);
     }
-    for (int64_t first = lanes.begin; first < lanes.end; first += width) {
+    // Taps lie near each other, so all of a channel are read while they are in the first-level cache.
+    const int64_t channels = taps_first_ && k.size() == size_ ? cells_.extent[3] : 1;
+    for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += k.size() * width) {
       const T* filters = data_ + first * lane_stride_;
       const int64_t count = std::min<int64_t>(width, lanes.end - first);
-      for (int64_t j = 0; j < k.size(); ++j, panels += width) {
-        for (int64_t i = 0; i < width; ++i) panels[i] = i < count ? filters[i * lane_stride_ + offsets[j]] : T(0);
+      for (int64_t c = 0; c < channels; ++c) {
+        const T* ahead = filters + offsets[std::min(c + 6, channels - 1)];
+        for (int64_t i = 0; i < count && channels > 1; ++i) __builtin_prefetch(ahead + i * lane_stride_);
+        for (int64_t j = c; j < k.size(); j += channels) {
+          T* row = panels + j * width;
+          for (int64_t i = 0; i < count; ++i) row[i] = filters[i * lane_stride_ + offsets[j]];
+          std::fill(row + count, row + width, T(0));
+        }
       }
     }
   }
@@ -248,7 +257,7 @@ class Filters final : public Operand<T> {
   const T* data_;
   int64_t lane_stride_, size_, step_;
   Lattice cells_;
-  bool contiguous_, joined_taps_;  // taps_first, and they lie side by side
+  bool taps_first_, contiguous_, joined_taps_;  // joined: first, and side by side
 };
 
 // dy, or x under a filter of one cell, with its pixels as k: rows of channels, whole images one after the other.

@@ -21,11 +21,7 @@ constexpr int64_t kChannelBlock = 1 << 8;  // so that the few pixels of a global
 
 template <class T>
 const SumKernels<T>& kernel() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().sum32;
-  } else {
-    return kernels().sum64;
-  }
+  return table_for<T>(kernels().sum32, kernels().sum64);
 }
 
 // out[count] = the sum of weighted rows, whose elements are `step` apart.

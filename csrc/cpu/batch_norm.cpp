@@ -23,11 +23,7 @@ constexpr int64_t kParts = 16;  // sums of the batch that are taken apart and ad
 
 template <class T>
 const BatchNormKernels<T>& kernel() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().batch_norm32;
-  } else {
-    return kernels().batch_norm64;
-  }
+  return table_for<T>(kernels().batch_norm32, kernels().batch_norm64);
 }
 
 Extents extents_of(const Shape& s) { return {s[2], s[3], s[4]}; }

@@ -12,11 +12,7 @@ namespace fastconv::cpu::depthwise {
 
 template <class T>
 const DepthwiseKernels<T>& kernel() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().depthwise32;
-  } else {
-    return kernels().depthwise64;
-  }
+  return table_for<T>(kernels().depthwise32, kernels().depthwise64);
 }
 
 // Outputs along one axis that read the same taps.

@@ -16,9 +16,8 @@ constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftBlock
 constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
-constexpr int64_t kPackedPanels =
-    6;                            // of a shared operand, packed together: where lanes are neighbours, k is far apart
-constexpr int64_t kMinTasks = 8;  // so that two to four threads end at about the same time
+constexpr int64_t kPackedPanels = 6;  // of a shared operand, side by side where k is far apart
+constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
 
 template <class T>
 std::size_t panel_bytes(int64_t panels, int64_t k, int width) {

@@ -99,11 +99,7 @@ void multiply(const Product<T>& product, int threads, std::size_t workspace_limi
 
 template <class T>
 const GemmKernels<T>& gemm_kernels() {
-  if constexpr (sizeof(T) == 4) {
-    return kernels().float32;
-  } else {
-    return kernels().float64;
-  }
+  return table_for<T>(kernels().float32, kernels().float64);
 }
 
 }  // namespace fastconv::cpu

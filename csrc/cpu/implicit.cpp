@@ -34,6 +34,8 @@ void join_plane(ConvShape& s, Tensor<const T>& x, Tensor<T>& y) {
   y.stride[4] = *to;
 }
 
+bool channels_contiguous(int64_t channel_stride, int64_t channels) { return channel_stride == 1 && channels > 1; }
+
 // A tensor of dense planes.
 template <class T>
 Tensor<T> dense_planes(T* data, int64_t channels, const Extents& e) {
@@ -76,7 +78,7 @@ bool run_thinned(const ConvShape& s, Tensor<const T> x, std::size_t workspace_li
     if (a.filter > 1 || a.inner_outputs().size() < a.out) return false;
     a = {.in = a.out, .out = a.out};
   }
-  if (s.pointwise() || x.stride[1] == 1) return false;
+  if (s.pointwise() || channels_contiguous(x.stride[1], s.c)) return false;
   return with_planes<T>(s, s.c, workspace_limit, [&](const Tensor<T>& cells, std::size_t limit) {
     for (std::size_t i = 0; i < 3; ++i) {
       x.data += s.axis[i].input(0, 0) * x.stride[i + 2];
@@ -86,8 +88,6 @@ bool run_thinned(const ConvShape& s, Tensor<const T> x, std::size_t workspace_li
     run(thin, Tensor<const T>{cells.data, cells.stride}, limit);
   });
 }
-
-bool channels_contiguous(int64_t channel_stride, int64_t channels) { return channel_stride == 1 && channels > 1; }
 
 template <class T>
 Lattice pixel_lattice(const ConvShape& s, const Tensor<T>& y) {
@@ -111,7 +111,7 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   if (pointwise::serves(s, x, y)) return pointwise::correlate(s, x, w, bias, relu, y, workspace_limit);
   if (run_thinned(s, x, workspace_limit, run)) return;
   // An input gradient with a stride of two: every second cell of the planes is computed as planes of their own.
-  if (s.pointwise() && y.stride[4] == 2 && x.stride[1] != 1 &&
+  if (s.pointwise() && y.stride[4] == 2 && !channels_contiguous(x.stride[1], s.c) &&
       with_planes<T>(s, s.k, workspace_limit, [&](const Tensor<T>& cells, std::size_t limit) {
         correlate(s, x, w, bias, relu, cells, limit);
         copy_planes<T>(s, s.k, out_extents(s), {cells.data, cells.stride}, y);

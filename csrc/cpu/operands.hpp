@@ -220,7 +220,7 @@ class Filters final : public Operand<T> {
       const T* filters = data_ + first * lane_stride_;
       const int64_t count = std::min<int64_t>(width, lanes.end - first);
       for (int64_t c = 0; c < channels; ++c) {
-        const T* ahead = filters + offsets[std::min(c + 6, channels - 1)];
+        const T* ahead = filters + offsets[std::min(c + kAhead, channels - 1)];
         for (int64_t i = 0; i < count && channels > 1; ++i) __builtin_prefetch(ahead + i * lane_stride_);
         for (int64_t j = c; j < k.size(); j += channels) {
           T* row = panels + j * width;
@@ -253,6 +253,8 @@ class Filters final : public Operand<T> {
       }
     }
   }
+
+  static constexpr int64_t kAhead = 6;  // channels whose taps are fetched meanwhile
 
   const T* data_;
   int64_t lane_stride_, size_, step_;

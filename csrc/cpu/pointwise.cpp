@@ -48,7 +48,6 @@ struct Convolution {
   const ConvShape& s;
   const Tensor<const T>& x;
   const Tensor<const T>& w;
-  const Vector<const T>& bias;
   bool relu;
   const Tensor<T>& y;
   const int32_t* channels;  // from the first to each
@@ -60,14 +59,13 @@ struct Convolution {
            width.input(at.q.begin, 0) * x.stride[4];
   }
 
-  // The outputs of a tile for a panel [C][nr] of filters.
-  void multiply(const Tiles::Place& at, Range filters, const T* panel, Ahead<T> ahead) const {
+  // The outputs of a tile for a panel [C][nr] of filters and their biases [nr].
+  void multiply(const Tiles::Place& at, Range filters, const T* panel, const T* biases, Ahead<T> ahead) const {
     const GemmKernels<T>& gemm = gemm_kernels<T>();
     const WinogradKernels<T>& turn = winograd_kernels<T>();
     const auto count = static_cast<int>(at.q.size());
     T* out = y.at(at.n, filters.begin) + at.z * y.stride[2] + at.p * y.stride[3] + at.q.begin;
-    alignas(kCacheLine) T biases[kMaxWidth] = {}, values[kMaxTile];
-    for (int64_t k = 0; bias.data != nullptr && k < filters.size(); ++k) biases[k] = bias[filters.begin + k];
+    alignas(kCacheLine) T values[kMaxTile];
     gemm.tile_scattered(s.c, pixels(at), s.axis[2].stride * x.stride[4], channels, panel, ahead, values, gemm.nr, count,
                         {nullptr, biases, relu});
     for (int64_t k = 0; k < filters.size(); k += turn.lanes) {
@@ -124,23 +122,27 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   for (int64_t c = 0; c < s.c; ++c) channels[c] = static_cast<int32_t>(c * x.stride[1]);
 
   const auto filters_of = [&](int64_t i) { return Range{i * nr, std::min(s.k, (i + 1) * nr)}; };
+  const auto thread = [&](int slot) { return shared + static_cast<std::size_t>(slot) * own; };
+  const auto panel = [&](int64_t i, int slot) {
+    return memory.at<T>(share ? channel_bytes + static_cast<std::size_t>(i) * panel_bytes : thread(slot));
+  };
   const auto pack = [&](int64_t i, int slot) {
-    const std::size_t thread = shared + static_cast<std::size_t>(slot) * own;
-    T* panel = memory.at<T>(share ? channel_bytes + static_cast<std::size_t>(i) * panel_bytes : thread);
-    filters.pack(panel, nr, filters_of(i), {0, s.c}, memory.at<std::byte>(thread + (share ? 0 : panel_bytes)));
-    return panel;
+    auto* scratch = memory.at<std::byte>(thread(slot) + (share ? 0 : panel_bytes));
+    filters.pack(panel(i, slot), nr, filters_of(i), {0, s.c}, scratch);
   };
   if (share) parallel_for(panels, threads, pack);
-  const Convolution<T> convolution{s, x, w, bias, relu, y, channels, tiles};
+  const Convolution<T> convolution{s, x, w, relu, y, channels, tiles};
   parallel_for(panels * parts.count, threads, [&](int64_t task, int slot) {
     const int64_t i = task / parts.count;
-    const T* panel = share ? memory.at<T>(channel_bytes + static_cast<std::size_t>(i) * panel_bytes) : pack(i, slot);
-    const Range some = parts[task % parts.count];
+    const Range some = parts[task % parts.count], group = filters_of(i);
+    if (!share) pack(i, slot);
+    alignas(kCacheLine) T biases[kMaxWidth] = {};
+    for (int64_t k = 0; bias.data != nullptr && k < group.size(); ++k) biases[k] = bias[group.begin + k];
     for (int64_t tile = some.begin; tile < some.end; ++tile) {
       const bool packs_next = !share && i + 1 < panels;
       const Ahead<T> ahead =
           packs_next && tile < 2 ? convolution.fetch_filters((i + 1) * nr, tile) : convolution.fetch_pixels(tile + 1);
-      convolution.multiply(tiles[tile], filters_of(i), panel, ahead);
+      convolution.multiply(tiles[tile], group, panel(i, slot), biases, ahead);
     }
   });
 }

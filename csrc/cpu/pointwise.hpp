@@ -5,7 +5,7 @@
 
 namespace fastconv::cpu::pointwise {
 
-// Whether x and y are planes of few pixels.
+// Whether x and y are planes, and an image's outputs few for its channels; the filter may have a stride, no padding.
 template <class T>
 bool serves(const ConvShape& shape, const Tensor<const T>& x, const Tensor<T>& y);
 

@@ -149,19 +149,19 @@ using Lane = typename LaneOf<T>::Type;
 // begin <= j < end: the first of equal ones, the first NaN if there is one, the type's lowest value (-inf) for no tap.
 template <class T>
 struct MaxBlock {
-  int64_t rows, lanes;
+  int64_t planes, rows, lanes;
   const T* x;
-  int64_t x_row, x_step;
+  int64_t x_plane, x_row, x_step;
   const RowTap* taps;
   const int32_t* codes;  // of the taps, >= 0
   int64_t tap_count;
   T* y;
-  int64_t y_row;  // lanes are side by side
+  int64_t y_plane, y_row;  // lanes are side by side
   // What they came from, as one of these or neither: the tap's code as a byte, 255 for none; or the code + index + i *
   // index_row + j * index_step, -1 for none.
   uint8_t* offsets;
   int64_t* indices;
-  int64_t where_row;
+  int64_t where_plane, where_row;
   int64_t index, index_row, index_step;
   bool rectified;  // only maxima > 0 came from anywhere
 };

@@ -57,6 +57,7 @@ void for_each_alike(const Axis& axis, Visit visit) {
 
 constexpr int64_t kScratchLanes = 256;
 constexpr int64_t kTableTaps = 1 << 16;  // of windows with more, there are no tables: they would outgrow the caches
+constexpr int64_t kTaskCells = 1 << 12;  // of the planes that are one task, unless one plane has more
 constexpr int64_t kManyColumns = 8;      // of the window of a row's only output: worth being lanes
 
 // The maxima and, as one of two or neither, where they came from.
@@ -102,14 +103,14 @@ class MaxPool {
 
   int64_t taps() const { return windows_.count(); }
 
-  // All outputs of a plane.
-  void plane(int64_t n, int64_t c, Taps& taps) const {
+  // All outputs of some planes.
+  void planes(int64_t n, Range c, Taps& taps) const {
     for (int64_t z = 0; z < shape_.axis[0].out; ++z) {
       for_each_alike(shape_.axis[1], [&](Range p) {
         taps.count = 0;
         windows_.for_each_row_tap(z, p.begin,
                                   [&](int32_t number) { taps.add(windows_.row_taps()[number], code(number)); });
-        block({n, c, z, p.begin, 0}, kHeight, p.size(), shape_.axis[2].out, taps);
+        block({n, c.begin, z, p.begin, 0}, c.size(), kHeight, p.size(), shape_.axis[2].out, taps);
       });
     }
   }
@@ -121,7 +122,7 @@ class MaxPool {
       windows_.for_each_pixel_tap(z, p, q.begin, [&](int32_t number) {
         taps.add({windows_.row_taps()[number].offset, 0, shape_.c}, code(number));
       });
-      block({n, 0, z, p, q.begin}, kWidth, q.size(), shape_.c, taps);
+      block({n, 0, z, p, q.begin}, 1, kWidth, q.size(), shape_.c, taps);
     });
   }
 
@@ -173,24 +174,35 @@ class MaxPool {
     return axis == kChannel ? 0 : step(axis, axis == kHeight ? shape_.axis[2].in : 1);
   }
 
-  void block(const Position& at, std::size_t row_axis, int64_t rows, int64_t lanes, const Taps& taps) const {
+  void block(const Position& at, int64_t planes, std::size_t row_axis, int64_t rows, int64_t lanes,
+             const Taps& taps) const {
     const T* x = x_.at(at[0], at[1]) + windows_.origin(at[2], at[3], at[4]);
     const Tensor<T>& y = result_.y;
-    if (!direct_) return scatter(x, at, row_axis, rows, lanes, taps);
+    if (!direct_) {
+      for (int64_t i = 0; i < planes; ++i) {
+        scatter(x + i * x_.stride[kChannel], {at[0], at[1] + i, at[2], at[3], at[4]}, row_axis, rows, lanes, taps);
+      }
+      return;
+    }
     const bool bytes = result_.offsets.data != nullptr, indices = result_.indices.data != nullptr;
-    kernel<T>().maxima({.rows = rows,
+    const auto& where = bytes ? result_.offsets.stride : result_.indices.stride;
+    kernel<T>().maxima({.planes = planes,
+                        .rows = rows,
                         .lanes = lanes,
                         .x = x,
+                        .x_plane = x_.stride[kChannel],
                         .x_row = x_step(row_axis),
                         .x_step = x_step(lanes_),
                         .taps = taps.taps,
                         .codes = taps.codes,
                         .tap_count = taps.count,
                         .y = cell(y, at),
+                        .y_plane = y.stride[kChannel],
                         .y_row = y.stride[row_axis],
                         .offsets = bytes ? cell(result_.offsets, at) : nullptr,
                         .indices = indices ? cell(result_.indices, at) : nullptr,
-                        .where_row = bytes ? result_.offsets.stride[row_axis] : result_.indices.stride[row_axis],
+                        .where_plane = where[kChannel],
+                        .where_row = where[row_axis],
                         .index = flat_.origin(at[2], at[3], at[4]),
                         .index_row = index_step(row_axis),
                         .index_step = index_step(lanes_),
@@ -203,18 +215,22 @@ class MaxPool {
       taps.taps[t].begin -= first;
       taps.taps[t].end -= first;
     }
-    kernel<T>().maxima({.rows = 1,
+    kernel<T>().maxima({.planes = 1,
+                        .rows = 1,
                         .lanes = lanes,
                         .x = x + first * x_step(lanes_),
+                        .x_plane = 0,
                         .x_row = 0,
                         .x_step = x_step(lanes_),
                         .taps = taps.taps,
                         .codes = taps.codes,
                         .tap_count = taps.count,
                         .y = scratch.value,
+                        .y_plane = 0,
                         .y_row = 0,
                         .offsets = nullptr,
                         .indices = scratch.number,
+                        .where_plane = 0,
                         .where_row = 0,
                         .index = 0,
                         .index_row = 0,
@@ -275,7 +291,7 @@ void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Max
   }
   const auto maxima = [&](const T* from, int64_t count, T* values) {
     MaxBlock<T> block{};
-    block.rows = 1;
+    block.planes = block.rows = 1;
     block.lanes = c.size();
     block.x = from;
     block.x_step = x.stride[1];
@@ -343,12 +359,16 @@ void max_pool(const PoolShape& s, const Tensor<const T>& x, const Maxima<T>& res
     });
     return;
   }
-  parallel_for(s.n * s.c, threads, [&](int64_t plane, int slot) {
+  const Blocks blocks(s.c, kTaskCells / std::max<int64_t>(1, s.cells()));
+  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int slot) {
     Taps taps = taps_of(slot);
-    const int64_t n = plane / s.c, c = plane % s.c;
-    if (!columns) return pool.plane(n, c, taps);
-    for (int64_t row = 0; row < depth.out * height.out; ++row)
-      pool.columns(n, c, row / height.out, row % height.out, taps);
+    const int64_t n = task / blocks.count;
+    const Range channels = blocks[task % blocks.count];
+    if (!columns) return pool.planes(n, channels, taps);
+    for (int64_t c = channels.begin; c < channels.end; ++c) {
+      for (int64_t row = 0; row < depth.out * height.out; ++row)
+        pool.columns(n, c, row / height.out, row % height.out, taps);
+    }
   });
 }
 

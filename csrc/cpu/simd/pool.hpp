@@ -20,6 +20,15 @@ constexpr Lane<T> lowest() {
 template <class T>
 using Codes = decltype(Vector<Lane<T>>{} < Vector<Lane<T>>{});  // integers as wide as the lanes of T
 
+// The rows of a plane and the taps of a pixel are streams too short for the hardware to follow, but side by side.
+template <class T>
+void fetch_ahead(const T* src, int64_t step) {
+  constexpr int64_t kAhead = 4096;  // bytes
+  const auto* const ahead = reinterpret_cast<const char*>(src) + kAhead;
+  __builtin_prefetch(ahead);
+  if (step == 2) __builtin_prefetch(ahead + kVectorBytes);
+}
+
 // A whole vector of lanes from as many elements, side by side: bytes are widened.
 template <class T>
 Vector<Lane<T>> load_side_by_side(const T* src) {
@@ -32,6 +41,7 @@ Vector<Lane<T>> load_side_by_side(const T* src) {
 template <class T>
 Vector<Lane<T>> load_whole(const T* src, int64_t step) {
   constexpr int kL = kLanes<Lane<T>>;
+  fetch_ahead(src, step);
   if (step == 1) return load_side_by_side(src);
   if (step == 2) return even_lanes<Lane<T>>(load_side_by_side(src), load_side_by_side(src + kL));
   Vector<Lane<T>> v{};
@@ -47,7 +57,14 @@ struct Tail {
   Tail(int count, int64_t step)
       : low(0, clamp_lanes<T>((count - 1) * step + 1)), high(0, clamp_lanes<T>((count - 1) * step + 1 - kLanes<T>)) {}
   Vector<T> load_from(const T* src, int64_t step) const {
+    fetch_ahead(src, step);
     return step == 1 ? low.load_from(src) : even_lanes<T>(low.load_from(src), high.load_from(src + kLanes<T>));
+  }
+  // Half a vector of a row by two, and half of another.
+  Vector<T> load_two_rows(const T* src, int64_t row) const {
+    fetch_ahead(src, 1);
+    fetch_ahead(src + row, 1);
+    return even_lanes<T>(low.load_from(src), low.load_from(src + row));
   }
 };
 
@@ -74,15 +91,27 @@ struct Best {
     value = lanes ? v : value;
     code = lanes ? Codes<T>{} + tap_code : code;
   }
+  Best second_half() const {
+    Codes<T> lanes{};
+    for (int i = 0; i < kLanes<Lane<T>>; ++i) lanes[i] = i ^ (kLanes<Lane<T>> / 2);
+    return {__builtin_shuffle(value, lanes), __builtin_shuffle(code, lanes)};
+  }
 };
 
-// The maxima of a vector of lanes, all of which read real cells at every tap: load(tap) is what they read.
-template <class T, class Load>
-Best<T> maxima_inside(const MaxBlock<T>& b, Load load) {
+// The maxima of a vector of lanes, all of which read real cells at every tap: load(tap) is what they read. A NaN stays
+// once it is the best, which makes each tap wait for two comparisons; so it is looked for beside them, and if there is
+// one, all is done again.
+template <class T, bool kNan = false, class Load>
+[[gnu::always_inline]] inline Best<T> maxima_inside(const MaxBlock<T>& b, Load load) {
   Best<T> best{load(b.taps[0]), Codes<T>{} + b.codes[0]};
+  Codes<T> nan = best.value != best.value;
   for (int64_t t = 1; t < b.tap_count; ++t) {
     const Vector<Lane<T>> value = load(b.taps[t]);
-    best.take(~(value <= best.value) & (best.value == best.value), value, b.codes[t]);
+    best.take(kNan ? ~(value <= best.value) & (best.value == best.value) : value > best.value, value, b.codes[t]);
+    nan = value != value ? Codes<T>{} - 1 : nan;
+  }
+  if constexpr (!kNan && static_cast<T>(0.5) != 0) {
+    if (any(nan)) return maxima_inside<T, true>(b, load);
   }
   return best;
 }
@@ -148,9 +177,32 @@ void store_indices(int64_t* out, V codes, int64_t index, int64_t step, int count
   }
 }
 
+// One row of a block.
+template <class T>
+struct MaxRow {
+  const T* x;
+  T* y;
+  int64_t where, index;
+
+  MaxRow(const MaxBlock<T>& b, int64_t plane, int64_t row)
+      : x(b.x + plane * b.x_plane + row * b.x_row),
+        y(b.y + plane * b.y_plane + row * b.y_row),
+        where(plane * b.where_plane + row * b.where_row),
+        index(b.index + row * b.index_row) {}
+
+  [[gnu::always_inline]] void store(const MaxBlock<T>& b, int64_t first, Best<T> best, int count) const {
+    store_values<T>(y + first, best.value, count);
+    if (b.rectified) best.code = best.value > 0 ? best.code : Codes<T>{} - 1;
+    if (b.offsets != nullptr) store_bytes(b.offsets + where + first, best.code, count);
+    if (b.indices != nullptr)
+      store_indices(b.indices + where + first, best.code, index + first * b.index_step, b.index_step, count);
+  }
+};
+
 template <class T>
 void max_block(const MaxBlock<T>& b) {
   constexpr int kL = kLanes<Lane<T>>;
+  constexpr bool kMasks = sizeof(T) > 1;  // there are loads of some lanes
   const int64_t step = b.x_step, last = (b.lanes - 1) / kL * kL;  // the first lane of the last vector
   int64_t begin = b.tap_count == 0 ? b.lanes : 0, end = b.lanes;
   for (int64_t t = 0; t < b.tap_count; ++t) {
@@ -159,26 +211,32 @@ void max_block(const MaxBlock<T>& b) {
   }
   const Tail<Lane<T>> tail(static_cast<int>(b.lanes - last), step);
   const int64_t whole = kL + (step == 2 ? 1 : 0);  // loads by two end one element after the last lane's
-  for (int64_t i = 0; i < b.rows; ++i) {
-    const T* x = b.x + i * b.x_row;
-    for (int64_t first = 0; first < b.lanes; first += kL) {
-      const T* from = x + first * step;
-      Best<T> best;
-      if (begin <= first && first + whole <= end) {
-        best = maxima_inside(b, [&](const RowTap& tap) { return load_whole(from + tap.offset, step); });
-      } else if (sizeof(T) > 1 && begin <= first && end == b.lanes && (step == 1 || step == 2)) {
-        if constexpr (sizeof(T) > 1)
-          best = maxima_inside(b, [&](const RowTap& tap) { return tail.load_from(from + tap.offset, step); });
-      } else {
-        best = maxima_at_edge(b, x, first);
+  const bool all_real = begin == 0 && end == b.lanes;
+  const bool two_rows = kMasks && all_real && step == 2 && b.lanes <= kL / 2;  // fit a vector
+  for (int64_t plane = 0; plane < b.planes; ++plane) {
+    for (int64_t i = 0; i < b.rows; ++i) {
+      const MaxRow<T> row(b, plane, i);
+      if constexpr (kMasks) {
+        if (two_rows && i + 1 < b.rows) {
+          const auto load = [&](const RowTap& tap) { return tail.load_two_rows(row.x + tap.offset, b.x_row); };
+          const Best<T> best = maxima_inside(b, load);
+          row.store(b, 0, best, static_cast<int>(b.lanes));
+          MaxRow<T>(b, plane, ++i).store(b, 0, best.second_half(), static_cast<int>(b.lanes));
+          continue;
+        }
       }
-      const int count = clamp_lanes<Lane<T>>(b.lanes - first);
-      store_values<T>(b.y + i * b.y_row + first, best.value, count);
-      if (b.rectified) best.code = best.value > 0 ? best.code : Codes<T>{} - 1;
-      if (b.offsets != nullptr) store_bytes(b.offsets + i * b.where_row + first, best.code, count);
-      if (b.indices != nullptr) {
-        store_indices(b.indices + i * b.where_row + first, best.code, b.index + i * b.index_row + first * b.index_step,
-                      b.index_step, count);
+      for (int64_t first = 0; first < b.lanes; first += kL) {
+        const T* from = row.x + first * step;
+        Best<T> best;
+        if (begin <= first && first + whole <= end) {
+          best = maxima_inside(b, [&](const RowTap& tap) { return load_whole(from + tap.offset, step); });
+        } else if (kMasks && begin <= first && end == b.lanes && (step == 1 || step == 2)) {
+          if constexpr (kMasks)
+            best = maxima_inside(b, [&](const RowTap& tap) { return tail.load_from(from + tap.offset, step); });
+        } else {
+          best = maxima_at_edge(b, row.x, first);
+        }
+        row.store(b, first, best, clamp_lanes<Lane<T>>(b.lanes - first));
       }
     }
   }

@@ -68,6 +68,21 @@ constexpr int clamp_lanes(int64_t value) {
   return value < 0 ? 0 : value > kLanes<T> ? kLanes<T> : static_cast<int>(value);
 }
 
+// Whether a comparison holds for any lane.
+template <class Mask>
+bool any(Mask lanes) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(lanes), reinterpret_cast<__m512i>(lanes)) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256(reinterpret_cast<__m256i>(lanes), reinterpret_cast<__m256i>(lanes));
+#else
+  for (int i = 0; i < static_cast<int>(sizeof(lanes) / sizeof(lanes[0])); ++i) {
+    if (lanes[i] != 0) return true;
+  }
+  return false;
+#endif
+}
+
 // Lanes [begin, end) of `v` from base[lane], the others as they were. Reads nothing outside.
 template <class T>
 void load_lanes(Vector<T>& v, const T* base, int begin, int end) {

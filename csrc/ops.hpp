@@ -116,9 +116,11 @@ void max_pool_offsets_fprop(const PoolShape& shape, Tensor<const T> x, bool rect
 // dx: each dy at the tap of its window that the offset names; offsets that name none are passed over.
 template <class T>
 void max_pool_offsets_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx);
-// dx = 0, then dx[indices] += dy; throws std::invalid_argument, dx untouched, where an index is outside [-1, cells).
+// dx = 0, then dx[indices] += dy; throws std::invalid_argument where an index is outside [-1, cells): dx is untouched
+// then, unless it is `fresh`, an array that nobody has seen.
 template <class T>
-void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx);
+void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx,
+                    bool fresh = false);
 
 // y: the sum of each window, divided.
 template <class T>

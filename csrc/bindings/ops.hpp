@@ -252,7 +252,8 @@ inline void max_pool_offsets_dgrad(const PoolGeometry& g, const py::array& dy, c
   });
 }
 
-inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx, bool channels_last) {
+inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::array& dx, bool channels_last,
+                           bool fresh) {
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     const Dims y = dims_of(dy), x = dims_of(dx);
@@ -278,7 +279,7 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
     const auto it = readable<int64_t>(indices_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
     const ReleasedGil release;
-    backend::max_pool_dgrad<T>(shape, dyt, it, dxt);
+    backend::max_pool_dgrad<T>(shape, dyt, it, dxt, fresh);
   });
 }
 

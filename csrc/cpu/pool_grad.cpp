@@ -2,7 +2,6 @@
 // taps' numbers by gathering, so that every cell of dx is written once and by whole vectors.
 #include <algorithm>
 #include <atomic>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -16,7 +15,7 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kTasks = 16;  // enough for a few threads to end at about the same time
+constexpr int64_t kTasks = 4;  // for each thread: enough for them to end at about the same time
 
 Extents in_extents(const PoolShape& s) { return {s.axis[0].in, s.axis[1].in, s.axis[2].in}; }
 Extents out_extents(const PoolShape& s) { return {s.axis[0].out, s.axis[1].out, s.axis[2].out}; }
@@ -205,42 +204,6 @@ class Spread {
   std::vector<std::vector<Alike>> parts_;  // of each axis
 };
 
-// An index outside of [-1, cells), or nothing.
-std::optional<int64_t> find_offender(const PoolShape& s, const Tensor<const int64_t>& indices, const Extents& out) {
-  const auto limit = static_cast<uint64_t>(s.cells());
-  std::atomic<bool> valid{true};
-  std::atomic<int64_t> offender{0};
-  const bool channels_last = indices.stride[1] == 1 && s.c > 1;
-  const bool joined = out[0] * out[1] == 1 && indices.stride[4] == 1 && indices.stride[1] == out[2];  // all channels
-  parallel_for(joined          ? s.n
-               : channels_last ? s.n * out[0] * out[1]
-                               : s.n * s.c,
-               pool_threads(s), [&](int64_t task, int) {
-                 const auto check = [&](const int64_t* first, int64_t count, int64_t step) {
-                   bool outside = false;  // one answer for all: a branch would keep the loop scalar
-                   for (int64_t i = 0; i < count; ++i) outside |= static_cast<uint64_t>(first[i * step]) + 1 > limit;
-                   for (int64_t i = 0; outside && i < count; ++i) {
-                     if (static_cast<uint64_t>(first[i * step]) + 1 > limit) offender.store(first[i * step]);
-                   }
-                   if (outside) valid.store(false);
-                 };
-                 if (joined) return check(indices.at(task, 0), s.c * out[2], 1);
-                 if (channels_last) {
-                   const int64_t p = task % out[1], z = task / out[1] % out[0], n = task / out[1] / out[0];
-                   const int64_t* row = indices.at(n, 0) + z * indices.stride[2] + p * indices.stride[3];
-                   for (int64_t q = 0; q < out[2]; ++q) check(row + q * indices.stride[4], s.c, 1);
-                   return;
-                 }
-                 for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
-                   const int64_t* row =
-                       indices.at(task / s.c, task % s.c) + z * indices.stride[2] + p * indices.stride[3];
-                   check(row, q.size(), indices.stride[4]);
-                 });
-               });
-  if (valid) return std::nullopt;
-  return offender.load();
-}
-
 // dx = 0 for some channels of one image.
 template <class T>
 void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in) {
@@ -261,11 +224,36 @@ void clear(const Tensor<T>& dx, int64_t n, Range channels, const Extents& in) {
   });
 }
 
-// Adds each gradient at its index's cell: gradient j at plane[j * own + index * step].
-template <class T>
-void add_run(const T* gradients, const int64_t* indices, int64_t count, int64_t own, int64_t step, T* plane) {
+// The cells that indices name: none by -1, and an error by any other outside of [0, cells).
+class Cells {
+ public:
+  explicit Cells(int64_t count) : count_(static_cast<uint64_t>(count)) {}
+
+  bool contain(int64_t index) const { return static_cast<uint64_t>(index) < count_; }
+  void refuse(int64_t index) {
+    if (index != -1) offender_.store(index, std::memory_order_relaxed);
+  }
+  void check() const {
+    if (offender_ == -1) return;
+    throw std::invalid_argument("indices must lie in [-1, " + std::to_string(count_) +
+                                "), the cells of one input plane, but one is " + std::to_string(offender_));
+  }
+
+ private:
+  uint64_t count_;
+  std::atomic<int64_t> offender_{-1};
+};
+
+// Adds each gradient at its index's cell, gradient j at plane[j * own + index * step]; or only looks at the indices.
+template <bool kAdd, class T>
+void add_run(const T* gradients, const int64_t* indices, int64_t count, int64_t own, int64_t step, T* plane,
+             Cells& cells) {
   for (int64_t j = 0; j < count; ++j) {
-    if (indices[j] >= 0) plane[j * own + indices[j] * step] += gradients[j];
+    if (cells.contain(indices[j])) {
+      if (kAdd) plane[j * own + indices[j] * step] += gradients[j];
+    } else {
+      cells.refuse(indices[j]);
+    }
   }
 }
 
@@ -279,7 +267,7 @@ void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const
 }
 
 template <class T>
-void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx) {
+void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx, bool fresh) {
   Extents out = out_extents(s), in = in_extents(s);
   if (spatial_stride(dy, out) && spatial_stride(indices, out)) {  // as good as one row: no loop starts over
     dy.stride[4] = *spatial_stride(dy, out);
@@ -287,11 +275,6 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
     out = {1, 1, volume(out)};
   }
   const auto joined = spatial_stride(dx, in);
-  if (const auto offender = find_offender(s, indices, out)) {
-    throw std::invalid_argument("indices must lie in [-1, " + std::to_string(s.cells()) +
-                                "), the cells of one input plane, but one is " + std::to_string(*offender));
-  }
-
   // The distance of a cell from its plane's first.
   const auto place = [&](int64_t index) {
     return joined ? index * *joined
@@ -299,41 +282,54 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
                         index % in[2] * dx.stride[4];
   };
   Tensor<T> cleared = dx;
-  const Extents cells = joined ? Extents{1, 1, volume(in)} : in;
+  const Extents plane_extents = joined ? Extents{1, 1, volume(in)} : in;
   if (joined) cleared.stride[4] = *joined;
   // Channels side by side share cache lines, so a task owns whole lines of them, all if there are images enough.
+  const int threads = pool_threads(s);
   const bool channels_last = dx.stride[1] == 1 && s.c > 1;
   const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  const Blocks blocks(s.c, channels_last ? std::max(line, s.c * s.n / kTasks / line * line) : 1);
+  const Blocks blocks(s.c, channels_last ? std::max(line, s.c * s.n / (kTasks * threads) / line * line) : 1);
   const bool unit_rows = joined && dy.stride[4] == 1 && indices.stride[4] == 1;
   const bool unit_pixels = joined && channels_last && dy.stride[1] == 1 && indices.stride[1] == 1;
-  parallel_for(s.n * blocks.count, pool_threads(s), [&](int64_t task, int) {
+  Cells cells(s.cells());
+  // Adds what a task's indices name, or only looks at them.
+  const auto add = [&](auto really, int64_t task) {
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];
-    clear(cleared, n, channels, cells);
+    if (really) clear(cleared, n, channels, plane_extents);
     T* plane = dx.at(n, channels.begin);
     for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
       const T* gradients = dy.at(n, channels.begin) + z * dy.stride[2] + p * dy.stride[3];
       const int64_t* found = indices.at(n, channels.begin) + z * indices.stride[2] + p * indices.stride[3];
-      const auto add = [&](int64_t i, int64_t c) {
-        const int64_t index = found[i * indices.stride[4] + c * indices.stride[1]];
-        if (index >= 0) plane[c * dx.stride[1] + place(index)] += gradients[i * dy.stride[4] + c * dy.stride[1]];
-      };
-      if (channels.size() == 1 && unit_rows) return add_run(gradients, found, q.size(), 0, *joined, plane);
-      for (int64_t i = 0; i < q.size(); ++i) {
+      if (channels.size() == 1 && unit_rows)
+        return add_run<really>(gradients, found, q.size(), 0, *joined, plane, cells);
+      for (int64_t i = 0; i < q.size(); ++i, gradients += dy.stride[4], found += indices.stride[4]) {
         if (unit_pixels) {
-          add_run(gradients + i * dy.stride[4], found + i * indices.stride[4], channels.size(), 1, *joined, plane);
+          add_run<really>(gradients, found, channels.size(), 1, *joined, plane, cells);
           continue;
         }
-        for (int64_t c = 0; c < channels.size(); ++c) add(i, c);
+        for (int64_t c = 0; c < channels.size(); ++c) {
+          const int64_t index = found[c * indices.stride[1]];
+          if (cells.contain(index)) {
+            if (really) plane[c * dx.stride[1] + place(index)] += gradients[c * dy.stride[1]];
+          } else {
+            cells.refuse(index);
+          }
+        }
       }
     });
-  });
+  };
+  if (!fresh) {
+    parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) { add(std::false_type{}, task); });
+    cells.check();
+  }
+  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) { add(std::true_type{}, task); });
+  cells.check();
 }
 
 template void max_pool_offsets_dgrad(const PoolShape&, Tensor<const float>, Tensor<const uint8_t>, Tensor<float>);
 template void max_pool_offsets_dgrad(const PoolShape&, Tensor<const double>, Tensor<const uint8_t>, Tensor<double>);
-template void max_pool_dgrad(const PoolShape&, Tensor<const float>, Tensor<const int64_t>, Tensor<float>);
-template void max_pool_dgrad(const PoolShape&, Tensor<const double>, Tensor<const int64_t>, Tensor<double>);
+template void max_pool_dgrad(const PoolShape&, Tensor<const float>, Tensor<const int64_t>, Tensor<float>, bool);
+template void max_pool_dgrad(const PoolShape&, Tensor<const double>, Tensor<const int64_t>, Tensor<double>, bool);
 
 }  // namespace fastconv::cpu

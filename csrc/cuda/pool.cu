@@ -211,7 +211,7 @@ void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const
 }
 
 template <class T>
-void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx) {
+void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx, bool) {
   MaxPoolGradient<T> p{};
   int64_t coordinates = 0;
   for (std::size_t axis = 0; axis < 3; ++axis) {
@@ -246,7 +246,7 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   template void max_pool_offsets_fprop(const PoolShape&, Tensor<const T>, bool, Tensor<T>, Tensor<uint8_t>); \
   template void max_pool_offsets_dgrad(const PoolShape&, Tensor<const T>, Tensor<const uint8_t>, Tensor<T>); \
   template void max_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<int64_t>);               \
-  template void max_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<const int64_t>, Tensor<T>);
+  template void max_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<const int64_t>, Tensor<T>, bool);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

@@ -234,6 +234,8 @@ TEST(backward_refuses_an_index_outside_and_writes_nothing) {
     CHECK(THROWS(std::invalid_argument, max_pool_dgrad(s, dy.readable(), indices.readable(), dx.tensor())), "index",
           wrong);
     dx.for_each([&](float cell, auto...) { CHECK_EQUAL(cell, -5.0f, "index", wrong); });
+    CHECK(THROWS(std::invalid_argument, max_pool_dgrad(s, dy.readable(), indices.readable(), dx.tensor(), true)),
+          "index", wrong);
   }
 }
 

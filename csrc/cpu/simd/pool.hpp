@@ -202,7 +202,7 @@ struct MaxRow {
 template <class T>
 void max_block(const MaxBlock<T>& b) {
   constexpr int kL = kLanes<Lane<T>>;
-  constexpr bool kMasks = sizeof(T) > 1;  // there are loads of some lanes
+  constexpr bool kMasks = sizeof(T) > 1;                          // there are loads of some lanes
   const int64_t step = b.x_step, last = (b.lanes - 1) / kL * kL;  // the first lane of the last vector
   int64_t begin = b.tap_count == 0 ? b.lanes : 0, end = b.lanes;
   for (int64_t t = 0; t < b.tap_count; ++t) {

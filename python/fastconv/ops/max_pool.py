@@ -70,7 +70,7 @@ def max_pool2d_grad(
     dx = output(out, backend, x_shape, dy.dtype, dy=dy, indices=indices)
     if dx.shape != x_shape:
         raise ValueError(f"out has shape {dx.shape}, expected {x_shape} (input_shape)")
-    backend.kernels.max_pool_dgrad(dy, indices, dx, channels_last)
+    backend.kernels.max_pool_dgrad(dy, indices, dx, channels_last, out is None)
     return dx
 
 

@@ -3,11 +3,15 @@
 
 #include "patches.hpp"
 #include "thread_pool.hpp"
+#include "workspace.hpp"
 
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kColumns = 16;  // sums that one task keeps: a cache line of float32
+constexpr int64_t kParts = 16;       // of the rows, summed apart and added in order
+constexpr int64_t kColumns = 64;     // sums of one task: some cache lines of each row
+constexpr int64_t kFewColumns = 16;  // where there are few parts
+constexpr int64_t kSide = 4;         // rows that are added before their sum is
 
 template <class T>
 double sum(const T* x, int64_t stride, int64_t count) {
@@ -27,30 +31,47 @@ void add_columns(const Matrix<const T>& a, double* totals) {
     for (int64_t j = 0; j < a.cols; ++j) totals[j] += sum(a.data + j * a.col_stride, a.row_stride, a.rows);
     return;
   }
-  for (int64_t i = 0; i < a.rows; ++i) {
-    const T* row = a.data + i * a.row_stride;
-    for (int64_t j = 0; j < a.cols; ++j) totals[j] += static_cast<double>(row[j * a.col_stride]);
+  const auto value = [&](int64_t i, int64_t j) {
+    return static_cast<double>(a.data[i * a.row_stride + j * a.col_stride]);
+  };
+  int64_t i = 0;
+  for (; i + kSide <= a.rows; i += kSide) {
+    for (int64_t j = 0; j < a.cols; ++j)
+      totals[j] += (value(i, j) + value(i + 1, j)) + (value(i + 2, j) + value(i + 3, j));
+  }
+  for (; i < a.rows; ++i) {
+    for (int64_t j = 0; j < a.cols; ++j) totals[j] += value(i, j);
   }
 }
 
-// Runs add(columns, totals) for each block of columns and stores the totals.
+// sums[j] is the total of column j: add(rows, columns, totals) of each part of the rows.
 template <class T, class Add>
-void sum_blocks(const Vector<T>& sums, int64_t cols, double work, Add add) {
-  const Blocks blocks(cols, kColumns);
-  parallel_for(blocks.count, work < 1e5 ? 1 : num_threads(), [&](int64_t task, int) {
-    const Range j = blocks[task];
-    double totals[kColumns] = {};
-    add(j, totals);
-    for (int64_t i = 0; i < j.size(); ++i) sums[j.begin + i] = static_cast<T>(totals[i]);
+void sum_parts(const Vector<T>& sums, int64_t rows, int64_t cols, double work, Add add) {
+  const Blocks columns(cols, rows < 4 ? kFewColumns : kColumns), parts(rows, ceil_div(rows, kParts));
+  const Workspace memory(array_bytes(parts.count, columns.count * kColumns, sizeof(double)));
+  const auto totals_of = [&](int64_t part, int64_t block) {
+    return memory.at<double>(0) + (part * columns.count + block) * kColumns;
+  };
+  parallel_for(parts.count * columns.count, work < 1e5 ? 1 : num_threads(), [&](int64_t task, int) {
+    const int64_t part = task / columns.count, block = task % columns.count;
+    double* totals = totals_of(part, block);
+    std::fill_n(totals, kColumns, 0.0);
+    add(parts[part], columns[block], totals);
   });
+  for (int64_t j = 0; j < cols; ++j) {
+    double total = 0;
+    for (int64_t part = 0; part < parts.count; ++part) total += totals_of(part, j / columns.size)[j % columns.size];
+    sums[j] = static_cast<T>(total);
+  }
 }
 
 }  // namespace
 
 template <class T>
 void column_sum(Matrix<const T> a, Vector<T> sums) {
-  sum_blocks(sums, a.cols, static_cast<double>(a.rows) * static_cast<double>(a.cols),
-             [&](Range j, double* totals) { add_columns(a.block(0, j.begin, a.rows, j.size()), totals); });
+  sum_parts(
+      sums, a.rows, a.cols, static_cast<double>(a.rows) * static_cast<double>(a.cols),
+      [&](Range i, Range j, double* totals) { add_columns(a.block(i.begin, j.begin, i.size(), j.size()), totals); });
 }
 
 template <class T>
@@ -59,8 +80,8 @@ void conv_bgrad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Vector<
   const auto joined = spatial_stride(dy, extents);
   const double work =
       static_cast<double>(shape[0]) * static_cast<double>(shape[1]) * static_cast<double>(volume(extents));
-  sum_blocks(db, shape[1], work, [&](Range k, double* totals) {
-    for (int64_t n = 0; n < shape[0]; ++n) {
+  sum_parts(db, shape[0], shape[1], work, [&](Range images, Range k, double* totals) {
+    for (int64_t n = images.begin; n < images.end; ++n) {
       const T* image = dy.at(n, k.begin);
       if (joined) {
         add_columns<T>({image, volume(extents), k.size(), *joined, dy.stride[1]}, totals);

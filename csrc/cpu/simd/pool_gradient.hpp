@@ -1,7 +1,7 @@
 // The input gradient of max-pooling, from the taps that the maxima came from.
 #pragma once
 
-#include "vector.hpp"
+#include "pool.hpp"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
@@ -21,17 +21,32 @@ struct SpreadLanes {
   }
 };
 
+// Adds the gradients of the lanes whose byte is `code`.
+template <class T>
+void add_where(Vector<T>& sum, Bytes<T, uint8_t> bytes, int32_t code, Vector<T> gradient) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const __mmask16 mask =
+        _mm_cmpeq_epi8_mask(reinterpret_cast<__m128i>(bytes), _mm_set1_epi8(static_cast<char>(code)));
+    const auto total = reinterpret_cast<__m512>(sum);
+    sum = reinterpret_cast<Vector<T>>(_mm512_mask_add_ps(total, mask, total, reinterpret_cast<__m512>(gradient)));
+    return;
+  }
+#endif
+  using Codes = decltype(Vector<T>{} < Vector<T>{});
+  sum += convert<Codes>(bytes) == Codes{} + code ? gradient : Vector<T>{};
+}
+
 // What the taps add to a vector of lanes of one row. Lanes outside a tap read a gradient of zero.
 template <class T>
 Vector<T> spread_side_by_side(const SpreadBlock<T>& b, int phase, const SpreadLanes<T>& lanes, const T* dy,
                               const uint8_t* offsets) {
-  using Codes = decltype(Vector<T>{} < Vector<T>{});
   Vector<T> sum{};
   for (int64_t t = 0; t < b.tap_count[phase]; ++t) {
     const SpreadTap& tap = b.taps[phase][t];
-    const Vector<T> gradient = lanes.of_tap[t].load_from(dy + tap.dy_offset);
-    const auto codes = convert<Codes>(lanes.of_tap[t].load_bytes_from(offsets + tap.where_offset));
-    sum += codes == Codes{} + tap.code ? gradient : Vector<T>{};
+    fetch_ahead(dy + tap.dy_offset, 1);
+    add_where<T>(sum, lanes.of_tap[t].load_bytes_from(offsets + tap.where_offset), tap.code,
+                 lanes.of_tap[t].load_from(dy + tap.dy_offset));
   }
   return sum;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -126,6 +127,12 @@ inline void check_shape(const py::array& a, const std::string& name, const Dims&
                         why + ")");
 }
 
+inline void check_rank(const py::array& a, const char* name, py::ssize_t rank) {
+  if (a.ndim() == rank) return;
+  throw py::value_error(std::string(name) + " must have " + std::to_string(rank) + " axes, got shape " +
+                        to_string(dims_of(a)));
+}
+
 inline bool element_strides(const py::array& a) {
   const bool aligned = reinterpret_cast<std::uintptr_t>(a.data()) % static_cast<std::size_t>(a.itemsize()) == 0;
   return aligned &&
@@ -135,6 +142,14 @@ inline bool element_strides(const py::array& a) {
 // An input that kernels can address by element strides: the array itself, or a copy of one that is unaligned or whose
 // strides are no multiple of the item size.
 inline py::array addressable(const py::array& a) { return element_strides(a) ? a : py::array(a.attr("copy")("C")); }
+
+template <class T>
+void check_contiguous(const py::array& a, const char* name) {
+  check_type<T>(a, name, "");
+  if ((a.flags() & py::array::c_style) == 0 || !element_strides(a)) {
+    throw py::value_error(std::string(name) + " must be C-contiguous and aligned");
+  }
+}
 
 // Whether two indices can lead to one element. Sorted by stride, axes usually span each other; if not, count.
 inline bool overlaps_itself(const py::array& a) {
@@ -210,6 +225,15 @@ template <class T>
 Matrix<const T> readable_matrix(const py::array& a) {
   return {static_cast<const T*>(a.data()), a.shape(0), a.shape(1), a.strides(0) / a.itemsize(),
           a.strides(1) / a.itemsize()};
+}
+
+template <class T>
+Vector<const T> optional_vector(const std::optional<py::array>& a, const char* name, int64_t size, const char* why,
+                                const char* like) {
+  if (!a) return {};
+  check_type<T>(*a, name, like);
+  check_shape(*a, name, {size}, why);
+  return {static_cast<const T*>(a->data()), a->strides(0) / a->itemsize()};
 }
 
 }  // namespace fastconv::bindings

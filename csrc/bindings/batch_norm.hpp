@@ -1,7 +1,8 @@
 // Batch normalisation as Python sees it.
 #pragma once
 
-#include "ops.hpp"
+#include "arrays.hpp"
+#include "gil.hpp"
 
 namespace fastconv::bindings {
 

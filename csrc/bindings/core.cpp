@@ -1,10 +1,17 @@
 // fastconv._core: the CPU backend.
+#include <pybind11/stl.h>
+
 #include "../cpu/gemm_blas.hpp"
 #include "../cpu/isa.hpp"
 #include "../cpu/peak.hpp"
 #include "../cpu/thread_pool.hpp"
 #include "batch_norm.hpp"
-#include "ops.hpp"
+#include "conv.hpp"
+#include "dense.hpp"
+#include "geometry.hpp"
+#include "gil.hpp"
+#include "pool.hpp"
+#include "relu.hpp"
 
 namespace fastconv::bindings {
 

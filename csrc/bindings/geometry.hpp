@@ -13,6 +13,9 @@ namespace fastconv::bindings {
 // "valid", "same", "same_lower", or (before, after) for each spatial axis.
 using Padding = std::variant<std::string, std::vector<std::pair<int64_t, int64_t>>>;
 
+// Where the expected shape of an array comes from, in messages.
+inline constexpr const char* kOfGeometry = "the geometry's";
+
 // Shapes are the user's, in the order of `layout`.
 struct ConvGeometry {
   ConvShape shape;

@@ -368,40 +368,11 @@ void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
   });
 }
 
-template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c, Precision) {
-  if (c.rows == 0 || c.cols == 0) return;
-  // The micro-kernel writes rows: a result that lies by columns is the transposed product.
-  const bool swap = std::abs(c.row_stride) < std::abs(c.col_stride);
-  if (swap) {
-    std::swap(a, b);
-    a = a.transposed();
-    b = b.transposed();
-    c = c.transposed();
-  }
-  const MatrixOperand<T> left(a.data, a.row_stride, a.col_stride), right(b.data, b.col_stride, b.row_stride);
-  Product<T> product;
-  product.m = c.rows;
-  product.n = c.cols;
-  product.k = a.cols;
-  product.left = &left;
-  product.right = &right;
-  product.result = c.data;
-  product.rows = Lattice::line(c.rows, c.row_stride);
-  product.cols = Lattice::line(c.cols, c.col_stride);
-  (swap ? product.row_bias : product.col_bias) = bias;
-  product.relu = relu;
-  (c.rows <= c.cols ? product.share_left : product.share_right) = true;
-  multiply(product, num_threads(), kUnlimited);
-}
-
 template class MatrixOperand<float>;
 template class MatrixOperand<double>;
 template ProductCut cut_product(const Product<float>&);
 template ProductCut cut_product(const Product<double>&);
 template void multiply(const Product<float>&, int, std::size_t);
 template void multiply(const Product<double>&, int, std::size_t);
-template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>, Precision);
-template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, bool, Matrix<double>, Precision);
 
 }  // namespace fastconv::cpu

@@ -229,7 +229,7 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
         for (int64_t cell = 0; cell < length; cell += mr) {
           const auto some = static_cast<int>(std::min(mr, length - cell));
           gemm.tile(block.columns.size(), cells + cell, width.stride * s.c, in_place ? gradient : copy,
-                    in_place ? dy.stride[4] : nr, sum, sum, nr, some, {});
+                    in_place ? dy.stride[4] : nr, sum, sum, nr, some, {}, {cells, 0});
           sum += some * nr;
         }
       }

@@ -157,6 +157,15 @@ class Task {
     return packed_right_ + before * kernel_.nr;
   }
 
+  // The slice of the next left panels that tile (i, j) fetches: the first tiles to read them would take twice as long,
+  // and a loop of prefetches between the tiles as long as it saves.
+  Ahead<T> next_left(int64_t i, int64_t j, Range left, Range k) const {
+    if (!product_.share_left || cut_.left_in_place || left.end == left_.end) return {product_.result, 0};
+    const int64_t tiles = left.size() * right_.size(), number = (j - right_.begin) * left.size() + (i - left.begin);
+    const int64_t step = ceil_div(kLeftBlock * kernel_.mr, tiles);
+    return {left_panel(left.end, k) + number * k.size() * step, step};
+  }
+
   // The tiles of one right panel with some left ones.
   void column(int64_t j, Range left, Range k, int64_t block) {
     const int mr = kernel_.mr, nr = kernel_.nr;
@@ -171,7 +180,7 @@ class Task {
         kernel_.tile_packing(k.size(), a, left_stride_, source.data + k.begin * source.k_stride, source.k_stride, b,
                              init, out, out_stride, rows, epilogue);
       } else {
-        tile_(k.size(), a, left_stride_, b, nr, init, out, out_stride, rows, epilogue);
+        tile_(k.size(), a, left_stride_, b, nr, init, out, out_stride, rows, epilogue, next_left(i, j, left, k));
       }
     };
     for (int64_t i = left.begin; i < left.end; ++i) {

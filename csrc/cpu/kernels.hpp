@@ -22,7 +22,7 @@ struct Segment {
   int32_t begin, end;
 };
 
-// What a kernel fetches on the way, a cache line for each k; wherever it points, it is never read.
+// What a kernel fetches on the way, data[k * step] for each k; wherever it points, it is never read.
 template <class T>
 struct Ahead {
   const T* data;
@@ -34,9 +34,10 @@ struct GemmKernels {
   int mr, nr;
 
   // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *
-  // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero.
+  // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero. `ahead` goes to
+  // the second-level cache.
   using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-                        int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+                        int64_t out_stride, int rows, const Epilogue<T>& epilogue, Ahead<T> ahead);
   Tile tile;
   // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
   Tile tile_unpacked;

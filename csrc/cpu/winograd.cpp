@@ -163,7 +163,7 @@ void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles
       for (int64_t t = 0; t < tiles; t += mr) {
         plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
                                 m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
-                                static_cast<int>(std::min(mr, tiles - t)), {});
+                                static_cast<int>(std::min(mr, tiles - t)), {}, {b, 0});
       }
     }
   }
@@ -243,7 +243,7 @@ void multiply_channels(const FiltersPlan<T>& plan, int64_t tiles, Range channels
       T* out = m + e * plan.m_stride + row.begin * nr;
       plan.gemm.tile_unpacked(channels.size(), v + e * plan.v_stride + row.begin * plan.channels + channels.begin,
                               plan.channels, u + e * plan.u_stride, nr, channels.begin == 0 ? nullptr : out, out, nr,
-                              static_cast<int>(row.size()), {});
+                              static_cast<int>(row.size()), {}, {u, 0});
     }
   }
 }

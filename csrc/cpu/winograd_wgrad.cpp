@@ -85,7 +85,7 @@ void multiply_rows(const Plan<T>& plan, int64_t element, int64_t panel, Range ro
   const T* b = v + element * plan.v_stride + panel * plan.blocks.size * nr;
   for (int64_t k = rows.begin; k < rows.end; k += mr, u += mr * nr) {
     plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, nr, first ? nullptr : u, u, nr,
-                   static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {});
+                   static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {}, {b, 0});
   }
 }
 

@@ -14,6 +14,7 @@ constexpr int kMr = 14;
 constexpr int kMr = 6;
 #endif
 constexpr int kVectors = 2;
+constexpr int kSecondLevel = 2;  // __builtin_prefetch's locality of that cache
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
@@ -79,7 +80,7 @@ template <class T, int kRows>
 // The left operand lies by k, as in a panel, or by rows.
 template <class T, int kRows, bool kByK>
 void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-               int64_t out_stride, const Epilogue<T>& epilogue) {
+               int64_t out_stride, const Epilogue<T>& epilogue, Ahead<T> ahead) {
   Vector<T> c[kRows][kVectors];
   tile_init<T, kRows>(c, init);
   // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
@@ -87,16 +88,21 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_st
   for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
   tile_sum<T, kRows>(
       k, c, [&](int64_t j, int i) { return kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride]; },
-      [&](int64_t j, int vector) { return load(b + j * b_stride + vector * kLanes<T>); });
+      [&](int64_t j, int vector) {
+        if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step, 0, kSecondLevel);
+        return load(b + j * b_stride + vector * kLanes<T>);
+      });
   tile_finish<T, kRows>(c, epilogue);
   tile_store<T, kRows>(c, out, out_stride);
 }
 
 template <class T, bool kByK, int kRows = kMr>
 void tile(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-          int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
-  if (rows == kRows) return tile_rows<T, kRows, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue);
-  if constexpr (kRows > 1) tile<T, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue);
+          int64_t out_stride, int rows, const Epilogue<T>& epilogue, Ahead<T> ahead) {
+  if (rows == kRows)
+    return tile_rows<T, kRows, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue, ahead);
+  if constexpr (kRows > 1)
+    tile<T, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue, ahead);
 }
 
 template <class T, int kRows = kMr>

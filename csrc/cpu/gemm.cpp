@@ -157,10 +157,11 @@ class Task {
     return packed_right_ + before * kernel_.nr;
   }
 
-  // The slice of the next left panels that tile (i, j) fetches: the first tiles to read them would take twice as long,
-  // and a loop of prefetches between the tiles as long as it saves.
+  // The slice of the next left panels, if they follow these, that tile (i, j) fetches: the first tiles to read them
+  // would take twice as long, and a loop of prefetches between the tiles as long as it saves.
   Ahead<T> next_left(int64_t i, int64_t j, Range left, Range k) const {
-    if (!product_.share_left || cut_.left_in_place || left.end == left_.end) return {product_.result, 0};
+    const bool follow = by_rows_ ? left_data_.lane_stride == k.size() : product_.share_left && !cut_.left_in_place;
+    if (!follow) return {product_.result, 0};
     const int64_t tiles = left.size() * right_.size(), number = (j - right_.begin) * left.size() + (i - left.begin);
     const int64_t step = ceil_div(kLeftBlock * kernel_.mr, tiles);
     return {left_panel(left.end, k) + number * k.size() * step, step};

@@ -14,7 +14,7 @@ from cases import ConvCase
 from checks import LAYOUTS, Guarded, Layout, Pass, random_problem, run_python, same_bits, to
 from fastconv import _core
 
-# max|ours - exact| / max|exact|: the transforms of F(4x4, 3x3) magnify rounding some tens of times.
+# max|ours - exact| / max|exact|: the transforms magnify rounding some tens of times.
 BOUND = {"float32": 1e-5, "float64": 2e-14}
 
 CASES = [
@@ -27,6 +27,12 @@ CASES = [
     ConvCase("more_padding_than_filter", (1, 3, 5, 6), (4, 3, 3, 3), padding=((3, 2), (0, 4))),
     ConvCase("blocks_of_tiles", (3, 3, 61, 47), (18, 3, 3, 3), padding=1),
     ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
+    ConvCase("five_one_tile", (1, 1, 6, 6), (1, 1, 5, 5)),
+    ConvCase("five_one_output", (2, 3, 5, 5), (5, 3, 5, 5)),
+    ConvCase("five_off_every_vector", (2, 17, 9, 14), (33, 17, 5, 5), padding=((0, 1), (2, 0))),
+    ConvCase("five_long_row", (1, 5, 8, 71), (7, 5, 5, 5), padding=2),
+    ConvCase("five_more_padding", (1, 3, 5, 6), (4, 3, 5, 5), padding=((5, 2), (0, 6))),
+    ConvCase("five_many_tasks", (5, 40, 26, 19), (70, 40, 5, 5), padding=2),
 ]
 PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
 case_ = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -48,8 +54,9 @@ def test_the_error_is_bounded(case: ConvCase, which: Pass, layout: Layout, dtype
 
 
 @which_
-def test_the_error_of_a_deep_layer(which: Pass) -> None:
-    case = ConvCase("deep", (1, 512, 9, 8), (512, 512, 3, 3), padding=1)
+@pytest.mark.parametrize("taps", (3, 5))
+def test_the_error_of_a_deep_layer(which: Pass, taps: int) -> None:
+    case = ConvCase("deep", (1, 512, 9, 8), (512, 512, taps, taps), padding=taps // 2)
     problem = random_problem(case, "float32")
     want = problem.exact(which)
     got = problem.run(which, "float32", algorithm="winograd")
@@ -106,7 +113,7 @@ def test_a_nan_reaches_its_tiles_and_no_others(rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize(
     "options",
-    [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel": (3, 2)}, {"kernel": (5, 5)}],
+    [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel": (3, 5)}, {"kernel": (4, 4)}],
     ids=str,
 )
 def test_other_geometries_are_refused(options: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ bool winograd_allowed() {
 ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm) {
   if (algorithm != Algorithm::automatic) {
     if (serves(algorithm, pass, shape)) return {algorithm, "asked for"};
-    const char* needs = algorithm == Algorithm::winograd ? "3x3 filters, stride 1, dilation 1 and one group"
+    const char* needs = algorithm == Algorithm::winograd ? "3x3 or 5x5 filters, stride 1, dilation 1 and one group"
                         : algorithm == Algorithm::wgmma  ? "arrays on a GPU of compute capability 9.0"
                                                          : "filters that span no more than a million cells";
     throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) + "\" cannot serve this: it needs " +
@@ -94,7 +94,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) && std::min(shape.c, shape.k) >= 8 &&
       shape.n * shape.pixels() >= (pass == Pass::weight ? 100 : 48)) {
-    return {Algorithm::winograd, "3x3 without stride, enough channels and outputs to pay for the transforms"};
+    return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};
   }
   if (pass == Pass::input && shape.group_c() <= 4)
     return {Algorithm::im2col, "few channels would leave the tile's rows empty"};

@@ -56,10 +56,12 @@ template <class T>
 constexpr PoolGradientKernels<T> kPoolGradient{spread_block<T>};
 template <class T>
 constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
+template <class T, int kTaps>
+constexpr WinogradTransforms<T> kTransforms{winograd_filter<T, kTaps>, winograd_output<T, kTaps>,
+                                            winograd_gradient<T, kTaps>, winograd_filter_gradient<T, kTaps>};
 template <class T>
-constexpr WinogradKernels<T> kWinograd{
-    kLanes<T>,          planes_to_pixels<T>, pixels_to_planes<T>,  winograd_input<T>,
-    winograd_output<T>, winograd_filter<T>,  winograd_gradient<T>, winograd_filter_gradient<T>};
+constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
+                                       winograd_input<T>, kTransforms<T, 3>,   kTransforms<T, 5>};
 template <class T>
 constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
 

@@ -1,4 +1,5 @@
-// An output is cut into tiles of 4x4, each computed from 6x6 inputs d and filters g (Lavin and Gray, arXiv 1509.09308):
+// An output is cut into tiles of 4x4 (of 2x2 for filters of 5x5), each computed from 6x6 inputs d and filters g (Lavin
+// and Gray, arXiv 1509.09308):
 //
 //   y = A^T [ sum over c of (G g G^T) * (B^T d B) ] A        * is elementwise: 36 products of matrices
 //
@@ -27,14 +28,14 @@ constexpr int64_t kSmallFilters = 1 << 20;  // bytes of u that stay in a second-
 
 // Writes the stage's rows of outputs of some filters.
 template <class T>
-void unstage(const ConvShape& s, const TileRun& run, int64_t k, const T* stage, const Tensor<T>& y) {
+void unstage(const ConvShape& s, int64_t tile, const TileRun& run, int64_t k, const T* stage, const Tensor<T>& y) {
   const Axis &height = s.axis[1], &width = s.axis[2];
   const int64_t lanes = winograd_kernels<T>().lanes;
   const auto channels = static_cast<int>(std::min(lanes, s.k - k));
-  const int64_t count = std::min(width.out, run.end * kTile) - run.begin * kTile;
-  for (int64_t r = 0; r < kTile && run.row * kTile + r < height.out; ++r) {
+  const int64_t count = std::min(width.out, run.end * tile) - run.begin * tile;
+  for (int64_t r = 0; r < tile && run.row * tile + r < height.out; ++r) {
     const T* pixels = stage + r * kStageColumns * lanes;
-    T* row = y.at(run.n, k) + (run.row * kTile + r) * y.stride[3] + run.begin * kTile * y.stride[4];
+    T* row = y.at(run.n, k) + (run.row * tile + r) * y.stride[3] + run.begin * tile * y.stride[4];
     if (y.stride[4] == 1) {
       winograd_kernels<T>().pixels_to_planes(row, y.stride[1], pixels, lanes, channels, count);
       continue;
@@ -50,37 +51,38 @@ void unstage(const ConvShape& s, const TileRun& run, int64_t k, const T* stage, 
 template <class T>
 void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Range filters, const T* m, int64_t stride,
                        int64_t width, const T* bias, bool relu, T* stage, const Tensor<T>& y) {
-  const WinogradKernels<T>& transform = winograd_kernels<T>();
-  const int64_t lanes = transform.lanes;
+  const auto output = winograd_kernels<T>().of(grid.taps).output;
+  const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
   for_each_tile_run(grid, tiles, [&](const TileRun& run) {
-    const bool whole_rows = (run.row + 1) * kTile <= s.axis[1].out;
+    const bool whole_rows = (run.row + 1) * tile <= s.axis[1].out;
     for (int64_t k = filters.begin; k < std::min(s.k, filters.end); k += lanes) {
       const T* products = m + run.first * width + (k - filters.begin);
       const bool in_place = y.stride[1] == 1 && k + lanes <= s.k && whole_rows;
       TileRun rest = run;
-      if (in_place) rest.begin = std::clamp(s.axis[2].out / kTile, run.begin, run.end);
+      if (in_place) rest.begin = std::clamp(s.axis[2].out / tile, run.begin, run.end);
       for (int64_t t = run.begin; t < rest.begin; ++t, products += width) {
-        transform.output(y.at(run.n, k) + run.row * kTile * y.stride[3] + t * kTile * y.stride[4], y.stride[3],
-                         y.stride[4], products, stride, bias + k, relu);
+        output(y.at(run.n, k) + run.row * tile * y.stride[3] + t * tile * y.stride[4], y.stride[3], y.stride[4],
+               products, stride, bias + k, relu);
       }
       if (rest.begin == rest.end) continue;
       for (int64_t t = 0; t < rest.end - rest.begin; ++t) {
-        transform.output(stage + t * kTile * lanes, kStageColumns * lanes, lanes, products + t * width, stride,
-                         bias + k, relu);
+        output(stage + t * tile * lanes, kStageColumns * lanes, lanes, products + t * width, stride, bias + k, relu);
       }
-      unstage(s, rest, k, stage, y);
+      unstage(s, tile, rest, k, stage, y);
     }
   });
 }
 
 // g[c][tap][nr] of some filters and channels.
 template <class T>
-void pack_filters(const Tensor<const T>& w, int64_t filters, int64_t channels, int nr, T* g) {
-  const bool joined = w.stride[4] == 1 && w.stride[3] == 3 && w.stride[1] == 9;
-  if (joined) return MatrixOperand<T>(w.data, w.stride[0], 1).pack(g, nr, {0, filters}, {0, channels * 9}, nullptr);
+void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64_t channels, int nr, T* g) {
+  const bool joined = w.stride[4] == 1 && w.stride[3] == taps && w.stride[1] == taps * taps;
+  if (joined) {
+    return MatrixOperand<T>(w.data, w.stride[0], 1).pack(g, nr, {0, filters}, {0, channels * taps * taps}, nullptr);
+  }
   for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t tap = 0; tap < 9; ++tap, g += nr) {
-      const T* cell = w.data + c * w.stride[1] + tap / 3 * w.stride[3] + tap % 3 * w.stride[4];
+    for (int64_t tap = 0; tap < taps * taps; ++tap, g += nr) {
+      const T* cell = w.data + c * w.stride[1] + tap / taps * w.stride[3] + tap % taps * w.stride[4];
       for (int k = 0; k < nr; ++k) g[k] = k < filters ? cell[k * w.stride[0]] : T(0);
     }
   }
@@ -96,17 +98,18 @@ void copy_bias(const Vector<const T>& bias, int64_t filters, int64_t count, T* o
 template <class T>
 void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t panel, Range channels, T* u,
                        int64_t stride) {
-  constexpr int64_t kTaps = 9, kChannels = 8;
+  constexpr int64_t kRows = 72;
   const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
-  alignas(kCacheLine) T g[kTaps * kChannels * kMaxWidth];  // [c][tap][nr]
+  const int64_t taps = s.axis[1].filter, rows = taps * taps, some = kRows / rows;
+  alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][nr] of some channels
   const int64_t filters = std::min(nr, s.k - panel * nr);
-  for (int64_t first = channels.begin; first < channels.end; first += kChannels) {
-    const int64_t count = std::min(kChannels, channels.end - first);
+  for (int64_t first = channels.begin; first < channels.end; first += some) {
+    const int64_t count = std::min(some, channels.end - first);
     const Tensor<const T> part{w.at(panel * nr, first), w.stride};
-    pack_filters(part, filters, count, static_cast<int>(nr), g);
+    pack_filters(part, taps, filters, count, static_cast<int>(nr), g);
     for (int64_t c = 0; c < count; ++c, u += nr) {
       for (int64_t lane = 0; lane < nr; lane += lanes)
-        winograd_kernels<T>().filter(u + lane, stride, g + c * kTaps * nr + lane, nr);
+        winograd_kernels<T>().of(taps).filter(u + lane, stride, g + c * rows * nr + lane, nr);
     }
   }
 }
@@ -186,7 +189,7 @@ void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<c
     T *v = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
     const Range tiles = plan.tiles(block);
     for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
-      transform_inputs(s, x, run, stage, plan.v_stride,
+      transform_inputs(s, plan.grid, x, run, stage, plan.v_stride,
                        [&](int64_t c, int64_t t) { return v + (run.first + t) * plan.channels + c; });
     });
     for (int64_t p = 0; p < plan.panels; p += plan.kFilterPanels) {
@@ -267,7 +270,7 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
       ConvShape part = s;
       part.c = std::min(plan.lanes, s.c - first);
       for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
-        transform_inputs(part, {x.at(0, first), x.stride}, run, own(slot, plan.stage), plan.v_stride,
+        transform_inputs(part, plan.grid, {x.at(0, first), x.stride}, run, own(slot, plan.stage), plan.v_stride,
                          [&](int64_t, int64_t t) { return v + (run.first + t) * plan.channels + first; });
       });
     });
@@ -287,8 +290,9 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
 }  // namespace
 
 bool serves(const ConvShape& s) {
-  const auto plain = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
-  return s.groups == 1 && s.axis[0].pointwise() && s.axis[0].in == 1 && plain(s.axis[1]) && plain(s.axis[2]);
+  const auto plain = [&](const Axis& a) { return a.filter == s.axis[1].filter && a.stride == 1 && a.dilation == 1; };
+  return s.groups == 1 && (s.axis[1].filter == 3 || s.axis[1].filter == 5) && s.axis[0].pointwise() &&
+         s.axis[0].in == 1 && plain(s.axis[1]) && plain(s.axis[2]);
 }
 
 template <class T>

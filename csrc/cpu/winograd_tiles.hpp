@@ -1,4 +1,4 @@
-// What the passes of Winograd share: tiles of 4x4 outputs, and a small channels-last stage through which rows of them
+// What the passes of Winograd share: tiles of outputs, and a small channels-last stage through which rows of them
 // pass on their way in and out. There planes are turned into pixels, and the padding becomes zeros. Tiles that have
 // neither are read and written where they lie.
 #pragma once
@@ -10,16 +10,21 @@
 
 namespace fastconv::cpu::winograd {
 
-inline constexpr int64_t kTile = 4, kSpan = 6, kElements = kSpan * kSpan;
-inline constexpr int64_t kStageTiles = 8;  // tiles of a row that are staged together
-inline constexpr int64_t kStageColumns = kTile * kStageTiles + 2;
+inline constexpr int64_t kSpan = 6, kElements = kSpan * kSpan;  // of the inputs of a tile
+inline constexpr int64_t kStageColumns = 34;  // of 8 tiles that are 4 apart, or of 15 that are 2 apart
 
 // The tiles of a batch of outputs, counted (n, row, column).
 struct TileGrid {
+  int64_t taps, tile;  // 3 and 4 along an axis, or 5 and 2
   int64_t rows, columns, count;
 
   explicit TileGrid(const ConvShape& s)
-      : rows(ceil_div(s.axis[1].out, kTile)), columns(ceil_div(s.axis[2].out, kTile)), count(s.n * rows * columns) {}
+      : taps(s.axis[1].filter),
+        tile(kSpan + 1 - taps),
+        rows(ceil_div(s.axis[1].out, tile)),
+        columns(ceil_div(s.axis[2].out, tile)),
+        count(s.n * rows * columns) {}
+  int64_t staged() const { return (kStageColumns - kSpan) / tile + 1; }  // tiles of a row that are staged together
 };
 
 // Tiles [begin, end) of the row of tiles (n, row); the first one is the range's tile `first`.
@@ -32,7 +37,7 @@ template <class Visit>
 void for_each_tile_run(const TileGrid& grid, Range tiles, Visit visit) {
   for (int64_t t = tiles.begin; t < tiles.end;) {
     const int64_t column = t % grid.columns, row = t / grid.columns;
-    const int64_t count = std::min({grid.columns - column, tiles.end - t, kStageTiles});
+    const int64_t count = std::min({grid.columns - column, tiles.end - t, grid.staged()});
     visit(TileRun{row / grid.rows, row % grid.rows, column, column + count, t - tiles.begin});
     t += count;
   }
@@ -72,27 +77,28 @@ void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, i
   }
 }
 
-// Calls visit(tile, cells, row stride, column stride) for `tiles` tiles in a row, each `span` x span cells of image n
-// and channels c to c + lanes; the first one begins at (h, w). Cells outside the height x width plane are zero.
+// Calls visit(tile, cells, row stride, column stride) for `tiles` tiles in a row, `step` apart, each `span` x span
+// cells of image n and channels c to c + lanes; the first one begins at (h, w). Cells outside the height x width plane
+// are zero.
 template <class T, class Visit>
 void for_each_tile(const Tensor<const T>& x, int64_t n, int64_t c, int channels, const Extents& plane, int64_t span,
-                   int64_t h, int64_t w, int64_t tiles, T* stage, Visit visit) {
+                   int64_t step, int64_t h, int64_t w, int64_t tiles, T* stage, Visit visit) {
   const int64_t lanes = winograd_kernels<T>().lanes, height = plane[1], width = plane[2];
   const auto staged = [&](Range part) {
     if (part.size() == 0) return;
-    stage_cells(x, n, c, channels, height, width, h, span, w + kTile * part.begin, kTile * (part.size() - 1) + span,
+    stage_cells(x, n, c, channels, height, width, h, span, w + step * part.begin, step * (part.size() - 1) + span,
                 stage);
     for (int64_t t = part.begin; t < part.end; ++t)
-      visit(t, stage + (t - part.begin) * kTile * lanes, kStageColumns * lanes, lanes);
+      visit(t, stage + (t - part.begin) * step * lanes, kStageColumns * lanes, lanes);
   };
   Range inside{0, 0};  // tiles that can be read in place
   if (x.stride[1] == 1 && channels == lanes && h >= 0 && h + span <= height && w + span <= width) {
-    inside.begin = std::min(tiles, w < 0 ? ceil_div(-w, kTile) : 0);
-    inside.end = std::clamp((width - span - w) / kTile + 1, inside.begin, tiles);
+    inside.begin = std::min(tiles, w < 0 ? ceil_div(-w, step) : 0);
+    inside.end = std::clamp((width - span - w) / step + 1, inside.begin, tiles);
   }
   staged({0, inside.begin});
   for (int64_t t = inside.begin; t < inside.end; ++t) {
-    visit(t, x.at(n, c) + h * x.stride[3] + (w + kTile * t) * x.stride[4], x.stride[3], x.stride[4]);
+    visit(t, x.at(n, c) + h * x.stride[3] + (w + step * t) * x.stride[4], x.stride[3], x.stride[4]);
   }
   staged({inside.end, tiles});
 }
@@ -100,15 +106,15 @@ void for_each_tile(const Tensor<const T>& x, int64_t n, int64_t c, int channels,
 // B^T d B of the tiles of a run, a vector of channels at a time: place(c, tile of the run) is where its 36 elements go,
 // `stride` apart.
 template <class T, class Place>
-void transform_inputs(const ConvShape& s, const Tensor<const T>& x, const TileRun& run, T* stage, int64_t stride,
-                      Place place) {
+void transform_inputs(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& x, const TileRun& run, T* stage,
+                      int64_t stride, Place place) {
   const WinogradKernels<T>& transform = winograd_kernels<T>();
   const Axis &height = s.axis[1], &width = s.axis[2];
   const int64_t lanes = transform.lanes;
   for (int64_t c = 0; c < s.c; c += lanes) {
-    for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), kSpan,
-                  height.input(run.row * kTile, 0), width.input(run.begin * kTile, 0), run.end - run.begin, stage,
-                  [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
+    for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), kSpan, grid.tile,
+                  height.input(run.row * grid.tile, 0), width.input(run.begin * grid.tile, 0), run.end - run.begin,
+                  stage, [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
                     transform.input(place(c, t), stride, cells, row_stride, column_stride);
                   });
   }

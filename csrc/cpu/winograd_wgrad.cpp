@@ -1,4 +1,4 @@
-// The weight gradient of F(4x4, 3x3) is its forward pass turned around (winograd.cpp has the letters):
+// The weight gradient is its forward pass turned around (winograd.cpp has the letters):
 //
 //   dw = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G        * is elementwise: 36 products of matrices
 //
@@ -64,15 +64,15 @@ struct Plan {
 
 // A dy A^T of the tiles of a run.
 template <class T, class Place>
-void transform_gradients(const ConvShape& s, const Tensor<const T>& dy, const TileRun& run, T* stage, int64_t stride,
-                         Place place) {
-  const WinogradKernels<T>& transform = winograd_kernels<T>();
-  const int64_t lanes = transform.lanes;
+void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& dy, const TileRun& run,
+                         T* stage, int64_t stride, Place place) {
+  const auto gradient = winograd_kernels<T>().of(grid.taps).gradient;
+  const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
   for (int64_t k = 0; k < s.k; k += lanes) {
-    for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), kTile, run.row * kTile,
-                  run.begin * kTile, run.end - run.begin, stage,
+    for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), tile, tile, run.row * tile,
+                  run.begin * tile, run.end - run.begin, stage,
                   [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
-                    transform.gradient(place(k, t), stride, cells, row_stride, column_stride);
+                    gradient(place(k, t), stride, cells, row_stride, column_stride);
                   });
   }
 }
@@ -94,17 +94,17 @@ template <class T>
 void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, int64_t panel, const T* u, T* stage,
                   const Tensor<T>& dw) {
   const WinogradKernels<T>& transform = winograd_kernels<T>();
-  const int64_t nr = plan.gemm.nr, lanes = plan.lanes;
-  const bool joined = dw.stride[4] == 1 && dw.stride[3] == 3;
+  const int64_t nr = plan.gemm.nr, lanes = plan.lanes, taps = plan.grid.taps;
+  const bool joined = dw.stride[4] == 1 && dw.stride[3] == taps;
   for (int64_t c = panel * nr; c < std::min(s.c, (panel + 1) * nr); c += lanes, u += lanes) {
-    transform.filter_gradient(stage, u, plan.u_stride);
+    transform.of(taps).filter_gradient(stage, u, plan.u_stride);
     const auto channels = static_cast<int>(std::min(lanes, s.c - c));
     if (joined) {
-      transform.pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, 9);
+      transform.pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, taps * taps);
       continue;
     }
-    for (int64_t tap = 0; tap < 9; ++tap) {
-      T* cells = dw.at(k, c) + tap / 3 * dw.stride[3] + tap % 3 * dw.stride[4];
+    for (int64_t tap = 0; tap < taps * taps; ++tap) {
+      T* cells = dw.at(k, c) + tap / taps * dw.stride[3] + tap % taps * dw.stride[4];
       for (int lane = 0; lane < channels; ++lane) cells[lane * dw.stride[1]] = stage[tap * lanes + lane];
     }
   }
@@ -116,15 +116,15 @@ void transform_block(const Plan<T>& plan, const ConvShape& s, const Tensor<const
                      Range tiles, int threads, const Workspace& memory) {
   const int64_t nr = plan.gemm.nr;
   T *e = memory.at<T>(0), *v = memory.at<T>(plan.v);
-  const Blocks parts(tiles.size(), kStageTiles);
+  const Blocks parts(tiles.size(), plan.grid.staged());
   parallel_for(parts.count, threads, [&](int64_t part, int slot) {
     T* stage = memory.at<T>(plan.shared + static_cast<std::size_t>(slot) * plan.thread + plan.stage);
     const Range some{tiles.begin + parts[part].begin, tiles.begin + parts[part].end};
     for_each_tile_run(plan.grid, some, [&](const TileRun& run) {
       const int64_t first = parts[part].begin + run.first;
-      transform_inputs(s, x, run, stage, plan.v_stride,
+      transform_inputs(s, plan.grid, x, run, stage, plan.v_stride,
                        [&](int64_t c, int64_t t) { return v + (c / nr * plan.blocks.size + first + t) * nr + c % nr; });
-      transform_gradients(s, dy, run, stage, plan.e_stride,
+      transform_gradients(s, plan.grid, dy, run, stage, plan.e_stride,
                           [&](int64_t k, int64_t t) { return e + (first + t) * plan.e_row + k; });
     });
   });

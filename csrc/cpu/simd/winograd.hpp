@@ -56,9 +56,10 @@ void pixels_to_planes(T* planes, int64_t channel_stride, const T* pixels, int64_
   }
 }
 
-// The one-dimensional transforms of F(4, 3) (Lavin and Gray, arXiv 1509.09308), of vectors `from` apart to vectors `to`
-// apart; two dimensions are columns, then rows. They interpolate at the points 0, a, -a, b, -b and infinity. The usual
-// points 0, 1, -1, 2, -2 save some multiplications and round four times worse.
+// The transforms of F(4x4, 3x3) and F(2x2, 5x5) (Lavin and Gray, arXiv 1509.09308): filters and gradients are
+// polynomials of kCount coefficients, 3 + 4 or 5 + 2 of them, whose product is known by its values at the points 0, a,
+// -a, b, -b and infinity. In two dimensions columns are transformed, then rows. The usual points 0, 1, -1, 2, -2 save
+// some multiplications and round four times worse.
 template <class T>
 constexpr T kA = static_cast<T>(0.75);
 template <class T>
@@ -67,6 +68,56 @@ template <class T>
 constexpr T kA2 = kA<T> * kA<T>;
 template <class T>
 constexpr T kB2 = kB<T> * kB<T>;
+constexpr int kPoints = 6;
+template <int kTaps>
+constexpr int kOutputs = kPoints + 1 - kTaps;
+
+template <class T>
+constexpr T power(T base, int exponent) {
+  return exponent == 0 ? 1 : base * power(base, exponent - 1);
+}
+
+// What the values at 0, at a and -a, and at b and -b are multiplied by.
+template <class T>
+struct Weights {
+  T zero, a, b;
+};
+template <class T>
+constexpr Weights<T> kNoWeights{1, 1, 1};
+template <class T>
+constexpr Weights<T> kFilterWeights{1 / (kA2<T> * kB2<T>), 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)),
+                                    1 / (2 * kB2<T> * (kB2<T> - kA2<T>))};
+
+// The values of kCount coefficients, `from` vectors apart, at the points, `to` vectors apart.
+template <class T, int kCount>
+[[gnu::always_inline]] inline void to_points(Weights<T> w, const Vector<T>* x, int from, Vector<T>* v, int to) {
+  Vector<T> at_a[2] = {}, at_b[2] = {};  // the even powers, the odd ones
+#pragma GCC unroll 5
+  for (int i = 0; i < kCount; ++i) {
+    at_a[i % 2] += (w.a * power(kA<T>, i)) * x[i * from];
+    at_b[i % 2] += (w.b * power(kB<T>, i)) * x[i * from];
+  }
+  v[0] = w.zero * x[0];
+  v[to] = at_a[0] + at_a[1];
+  v[2 * to] = at_a[0] - at_a[1];
+  v[3 * to] = at_b[0] + at_b[1];
+  v[4 * to] = at_b[0] - at_b[1];
+  v[5 * to] = x[(kCount - 1) * from];
+}
+
+// Its adjoint.
+template <class T, int kCount>
+[[gnu::always_inline]] inline void from_points(Weights<T> w, const Vector<T>* v, int from, Vector<T>* x, int to) {
+  const Vector<T> at_a[2] = {v[from] + v[2 * from], v[from] - v[2 * from]};
+  const Vector<T> at_b[2] = {v[3 * from] + v[4 * from], v[3 * from] - v[4 * from]};
+#pragma GCC unroll 5
+  for (int i = 0; i < kCount; ++i) {
+    Vector<T> sum = (w.a * power(kA<T>, i)) * at_a[i % 2] + (w.b * power(kB<T>, i)) * at_b[i % 2];
+    if (i == 0) sum += w.zero * v[0];
+    if (i == kCount - 1) sum += v[5 * from];
+    x[i * to] = sum;
+  }
+}
 
 template <class T>
 void winograd_input_1d(const Vector<T>* d, int from, Vector<T>* v, int to) {
@@ -79,53 +130,6 @@ void winograd_input_1d(const Vector<T>* d, int from, Vector<T>* v, int to) {
   v[3 * to] = even_b + odd_b;
   v[4 * to] = even_b - odd_b;
   v[5 * to] = kA2<T> * kB2<T> * d1 - (kA2<T> + kB2<T>)*d3 + d5;
-}
-
-template <class T>
-void winograd_output_1d(const Vector<T>* m, int from, Vector<T>* y, int to) {
-  const Vector<T> even_a = m[from] + m[2 * from], odd_a = m[from] - m[2 * from];
-  const Vector<T> even_b = m[3 * from] + m[4 * from], odd_b = m[3 * from] - m[4 * from];
-  y[0] = m[0] + even_a + even_b;
-  y[to] = kA<T> * odd_a + kB<T> * odd_b;
-  y[2 * to] = kA2<T> * even_a + kB2<T> * even_b;
-  y[3 * to] = kA2<T> * kA<T> * odd_a + kB2<T> * kB<T> * odd_b + m[5 * from];
-}
-
-template <class T>
-void winograd_filter_1d(const Vector<T>* g, int from, Vector<T>* u, int to) {
-  constexpr T kScaleA = 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)), kScaleB = 1 / (2 * kB2<T> * (kB2<T> - kA2<T>));
-  const Vector<T> g0 = g[0], g1 = g[from], g2 = g[2 * from];
-  const Vector<T> even_a = kScaleA * g0 + kScaleA * kA2<T> * g2, odd_a = kScaleA * kA<T> * g1;
-  const Vector<T> even_b = kScaleB * g0 + kScaleB * kB2<T> * g2, odd_b = kScaleB * kB<T> * g1;
-  u[0] = 1 / (kA2<T> * kB2<T>)*g0;
-  u[to] = even_a + odd_a;
-  u[2 * to] = even_a - odd_a;
-  u[3 * to] = even_b + odd_b;
-  u[4 * to] = even_b - odd_b;
-  u[5 * to] = g2;
-}
-
-template <class T>
-void winograd_gradient_1d(const Vector<T>* y, int from, Vector<T>* m, int to) {
-  const Vector<T> y0 = y[0], y1 = y[from], y2 = y[2 * from], y3 = y[3 * from];
-  const Vector<T> even_a = y0 + kA2<T> * y2, odd_a = kA<T> * (y1 + kA2<T> * y3);
-  const Vector<T> even_b = y0 + kB2<T> * y2, odd_b = kB<T> * (y1 + kB2<T> * y3);
-  m[0] = y0;
-  m[to] = even_a + odd_a;
-  m[2 * to] = even_a - odd_a;
-  m[3 * to] = even_b + odd_b;
-  m[4 * to] = even_b - odd_b;
-  m[5 * to] = y3;
-}
-
-template <class T>
-void winograd_filter_gradient_1d(const Vector<T>* u, int from, Vector<T>* g, int to) {
-  constexpr T kScaleA = 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)), kScaleB = 1 / (2 * kB2<T> * (kB2<T> - kA2<T>));
-  const Vector<T> even_a = kScaleA * (u[from] + u[2 * from]), odd_a = kScaleA * kA<T> * (u[from] - u[2 * from]);
-  const Vector<T> even_b = kScaleB * (u[3 * from] + u[4 * from]), odd_b = kScaleB * kB<T> * (u[3 * from] - u[4 * from]);
-  g[0] = 1 / (kA2<T> * kB2<T>)*u[0] + even_a + even_b;
-  g[to] = odd_a + odd_b;
-  g[2 * to] = kA2<T> * even_a + kB2<T> * even_b + u[5 * from];
 }
 
 template <class T>
@@ -146,82 +150,69 @@ void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride, int64_
   }
 }
 
-template <class T>
+// [kCount][kCount] of x to [6][6] points, those `stride` apart.
+template <class T, int kCount>
+[[gnu::always_inline]] inline void square_to_points(Weights<T> w, T* v, int64_t stride, const T* x, int64_t row_stride,
+                                                    int64_t column_stride) {
+  Vector<T> columns[kPoints * kCount], row[kPoints];
+#pragma GCC unroll 5
+  for (int j = 0; j < kCount; ++j) {
+    Vector<T> column[kCount];
+#pragma GCC unroll 5
+    for (int i = 0; i < kCount; ++i) column[i] = load(x + i * row_stride + j * column_stride);
+    to_points<T, kCount>(w, column, 1, columns + j, kCount);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < kPoints; ++i) {
+    to_points<T, kCount>(w, columns + kCount * i, 1, row, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < kPoints; ++j) store<T>(v + (kPoints * i + j) * stride, row[j]);
+  }
+}
+
+// Its adjoint: put(i, j, value) takes what comes of the points.
+template <class T, int kCount, class Put>
+[[gnu::always_inline]] inline void square_from_points(Weights<T> w, const T* v, int64_t stride, Put put) {
+  Vector<T> columns[kCount * kPoints], row[kCount];
+#pragma GCC unroll 6
+  for (int j = 0; j < kPoints; ++j) {
+    Vector<T> column[kPoints];
+#pragma GCC unroll 6
+    for (int i = 0; i < kPoints; ++i) column[i] = load(v + (kPoints * i + j) * stride);
+    from_points<T, kCount>(w, column, 1, columns + j, kPoints);
+  }
+#pragma GCC unroll 5
+  for (int i = 0; i < kCount; ++i) {
+    from_points<T, kCount>(w, columns + kPoints * i, 1, row, 1);
+#pragma GCC unroll 5
+    for (int j = 0; j < kCount; ++j) put(i, j, row[j]);
+  }
+}
+
+template <class T, int kTaps>
+void winograd_filter(T* u, int64_t stride, const T* g, int64_t tap_stride) {
+  square_to_points<T, kTaps>(kFilterWeights<T>, u, stride, g, kTaps * tap_stride, tap_stride);
+}
+
+template <class T, int kTaps>
 void winograd_output(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias,
                      bool relu) {
-  Vector<T> columns[24], row[4];
-#pragma GCC unroll 6
-  for (int j = 0; j < 6; ++j) {
-    Vector<T> column[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) column[i] = load(m + (6 * i + j) * stride);
-    winograd_output_1d<T>(column, 1, columns + j, 6);
-  }
   const Vector<T> b = load(bias);
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    winograd_output_1d<T>(columns + 6 * i, 1, row, 1);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const Vector<T> value = row[j] + b;
-      store<T>(y + i * row_stride + j * column_stride, relu ? (value < 0 ? Vector<T>{} : value) : value);
-    }
-  }
+  square_from_points<T, kOutputs<kTaps>>(kNoWeights<T>, m, stride, [&](int i, int j, Vector<T> sum) {
+    const Vector<T> value = sum + b;
+    store<T>(y + i * row_stride + j * column_stride, relu ? (value < 0 ? Vector<T>{} : value) : value);
+  });
 }
 
-template <class T>
+template <class T, int kTaps>
 void winograd_gradient(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride) {
-  Vector<T> columns[24], row[6];
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    Vector<T> column[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) column[i] = load(dy + i * row_stride + j * column_stride);
-    winograd_gradient_1d<T>(column, 1, columns + j, 4);
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    winograd_gradient_1d<T>(columns + 4 * i, 1, row, 1);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) store<T>(e + (6 * i + j) * stride, row[j]);
-  }
+  square_to_points<T, kOutputs<kTaps>>(kNoWeights<T>, e, stride, dy, row_stride, column_stride);
 }
 
-template <class T>
+template <class T, int kTaps>
 void winograd_filter_gradient(T* g, const T* u, int64_t stride) {
-  constexpr int kL = kLanes<T>;
-  Vector<T> columns[18], row[3];
-#pragma GCC unroll 6
-  for (int j = 0; j < 6; ++j) {
-    Vector<T> column[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) column[i] = load(u + (6 * i + j) * stride);
-    winograd_filter_gradient_1d<T>(column, 1, columns + j, 6);
-  }
-#pragma GCC unroll 3
-  for (int i = 0; i < 3; ++i) {
-    winograd_filter_gradient_1d<T>(columns + 6 * i, 1, row, 1);
-#pragma GCC unroll 3
-    for (int j = 0; j < 3; ++j) store<T>(g + (3 * i + j) * kL, row[j]);
-  }
-}
-
-template <class T>
-void winograd_filter(T* u, int64_t stride, const T* g, int64_t tap_stride) {
-  Vector<T> columns[18], row[6];
-#pragma GCC unroll 3
-  for (int j = 0; j < 3; ++j) {
-    Vector<T> column[3];
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; ++i) column[i] = load(g + (3 * i + j) * tap_stride);
-    winograd_filter_1d<T>(column, 1, columns + j, 3);
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    winograd_filter_1d<T>(columns + 3 * i, 1, row, 1);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) store<T>(u + (6 * i + j) * stride, row[j]);
-  }
+  square_from_points<T, kTaps>(kFilterWeights<T>, u, stride,
+                               [&](int i, int j, Vector<T> sum) { store<T>(g + (kTaps * i + j) * kLanes<T>, sum); });
 }
 
 }  // namespace

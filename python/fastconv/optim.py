@@ -23,7 +23,7 @@ __all__ = ["SGD", "Adam", "AdamW", "Cosine", "OneCycle", "Optimizer", "RMSprop",
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 
-BLOCK = 16384  # elements: data, gradient, two states and two scratch arrays fit a core's L2
+BLOCK = 32768  # elements: data, gradient, two states and two scratch arrays fit a core's L2
 
 
 @dataclass(slots=True)

@@ -44,18 +44,18 @@ class SoftmaxCrossEntropy(Loss):
     def forward(self, prediction: Array, target: Array) -> float:
         backend, (prediction, target) = resolve(prediction=prediction, target=target)
         _check_labels(prediction, target)
-        xp = backend.xp
-        rows = xp.arange(len(target))
+        xp, batch = backend.xp, len(target)
+        labelled = xp.arange(batch), target
         with np.errstate(invalid="ignore"):  # inf - inf is NaN, which the loss shows
             shifted = prediction - prediction.max(axis=1, keepdims=True)
-            exponentials = xp.exp(shifted)
-            sums = exponentials.sum(axis=1, keepdims=True)
-            losses = xp.log(sums[:, 0]) - shifted[rows, target]
-            gradient = exponentials / sums
-        gradient[rows, target] -= 1
-        gradient /= len(target)
+            gradient = xp.exp(shifted)
+            sums = gradient.sum(axis=1, keepdims=True)
+            losses = xp.log(sums[:, 0]) - shifted[labelled]
+            gradient /= sums
+        gradient[labelled] -= 1
+        gradient /= batch
         self._gradient = gradient
-        return float(losses.mean())
+        return float(losses.sum()) / batch
 
 
 class BinaryCrossEntropy(Loss):

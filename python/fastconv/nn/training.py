@@ -177,9 +177,9 @@ def _train_epoch(
                 f"the loss is {value} in epoch {epoch + 1}, step {step + 1}, at learning rate "
                 f"{lr:g}: lower the learning rate, and check the data for NaN and Inf"
             )
+        means.add(value, prediction, y)
         model.backward(loss.backward())
         optimizer.step(parameters)
-        means.add(value, prediction, y)
         seconds = time.perf_counter() - started
         metrics = means.metrics() | {
             "lr": lr,
@@ -227,7 +227,7 @@ def _batches(x: Array, y: Array, order: Array, batch_size: int) -> Iterator[tupl
     for part in _parts(len(order), batch_size):
         chosen = order[part]
         # The indices are in range; mode="raise" would gather into a temporary first.
-        yield np.take(x, chosen, axis=0, out=gathered[: len(chosen)], mode="clip"), y[chosen]
+        yield x.take(chosen, axis=0, out=gathered[: len(chosen)], mode="clip"), y[chosen]
 
 
 def _augmented(

@@ -104,8 +104,9 @@ def output(out: Any, backend: Backend, shape: tuple[int, ...], dtype: Any, **inp
     if not isinstance(out, backend.xp.ndarray) or isinstance(out, np.ma.MaskedArray):
         library = "NumPy" if backend.xp is np else "CuPy"
         raise TypeError(f"out must be a {library} array, got {type(out).__name__}")
+    place = backend.describe(out)
     for name, value in inputs.items():
-        if value is not None and _share_memory(*map(backend.describe, (out, value))):
+        if value is not None and _share_memory(place, backend.describe(value)):
             raise ValueError(f"out shares memory with {name}: pass an array of its own")
     return out
 

@@ -20,17 +20,20 @@ _CACHED = 1024  # geometries; a network has tens
 
 def _is_int(value: Any) -> bool:
     """Whether the value counts as one int; a bool does not, an array with axes neither."""
-    if type(value) is int:  # nearly always: the rest would take a third of a small call
+    if type(value) is int:  # nearly always
         return True
     return hasattr(value, "__index__") and not isinstance(value, bool) and np.ndim(value) == 0
 
 
 def integer(value: Any, name: str) -> int:
     """The value as an int of fewer than 63 bits."""
-    if not _is_int(value):
-        raise TypeError(f"{name} must be an int or ints, got {value!r} ({type(value).__name__})")
-    index = operator.index(value)
-    if abs(index) >= 2**62:  # C++ checks the rest in 64 bits
+    index: int = value
+    if type(value) is not int:  # seldom: the rest would take a third of a small call
+        if not _is_int(value):
+            kind = type(value).__name__
+            raise TypeError(f"{name} must be an int or ints, got {value!r} ({kind})")
+        index = operator.index(value)
+    if not -(2**62) < index < 2**62:  # C++ checks the rest in 64 bits
         raise ValueError(f"{name} must be below 2**62, got {index}")
     return index
 
@@ -53,7 +56,7 @@ def per_axis(value: AxisArgument, name: str, axes: int) -> Ints:
 
 def shape_of(value: Any, name: str, axes: int) -> Ints:
     """A shape of two axes and the spatial ones, given as a tuple or list of ints."""
-    shape = tuple(integer(v, name) for v in _sequence(value, name))
+    shape = tuple([integer(v, name) for v in _sequence(value, name)])
     if len(shape) != axes + 2:
         raise ValueError(f"{name} must have {axes + 2} entries, got {shape}")
     if min(shape) < 0:

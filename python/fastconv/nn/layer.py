@@ -209,7 +209,7 @@ class Layer(ABC):
         if self._recycled is None or not self.training:
             fresh: Array = op(*args, **kwargs)
             return fresh
-        key = (op, slot, *(getattr(a, "shape", a) for a in args))
+        key = (op, slot, *[getattr(a, "shape", a) for a in args])
         recycled = self._recycled.get(key)
         y: Array = op(*args, out=recycled, **kwargs)
         if recycled is None:

@@ -80,10 +80,9 @@ def _elementwise(
         order = sorted(range(lead.ndim), key=lambda axis: -abs(lead.strides[axis]))
         inputs = tuple(a.transpose(order) for a in inputs)
     inputs = tuple(map(backend.xp.ascontiguousarray, inputs))
-    y = backend.xp.empty(inputs[0].shape, inputs[0].dtype)
     if out is not None:
-        y = out if order is None else out.transpose(order)
-    kernel(*inputs, y)
-    if out is not None:
+        kernel(*inputs, out if order is None else out.transpose(order))
         return out
+    y = backend.xp.empty(inputs[0].shape, inputs[0].dtype)
+    kernel(*inputs, y)
     return y if order is None else y.transpose(sorted(range(y.ndim), key=order.__getitem__))

@@ -51,17 +51,21 @@ class _MaxPool(_Pool):
     def forward(self, x: Array) -> Array:
         if not self.training:
             self._saved = None
-            return self._compute(self._function(), x, self.kernel_size, **self.geometry)
+            return self._compute(self._function(), x, kernel_size=self.kernel_size, **self.geometry)
         pool, rectified = self._function("_tracked"), self._rectifies_grad
         y: Array
-        y, source = self._compute(pool, x, self.kernel_size, rectified=rectified, **self.geometry)
+        y, source = self._compute(
+            pool, x, kernel_size=self.kernel_size, rectified=rectified, **self.geometry
+        )
         self._saved = (source, x.shape)
         return y
 
     def backward(self, dy: Array) -> Array:
         source, input_shape = self._recall()
         grad = self._function("_tracked_grad")
-        return self._compute(grad, dy, source, input_shape, self.kernel_size, **self.geometry)
+        return self._compute(
+            grad, dy, source, input_shape, kernel_size=self.kernel_size, **self.geometry
+        )
 
     def extra_repr(self) -> str:
         return ", ".join([f"{self.kernel_size}", *self._given(self.geometry)])
@@ -120,11 +124,15 @@ class _AvgPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         self._saved = x.shape if self.training else None
-        return self._compute(self._function(), x, self.kernel_size, **self.geometry)
+        return self._compute(self._function(), x, kernel_size=self.kernel_size, **self.geometry)
 
     def backward(self, dy: Array) -> Array:
         return self._compute(
-            self._function("_grad"), dy, self._recall(), self.kernel_size, **self.geometry
+            self._function("_grad"),
+            dy,
+            self._recall(),
+            kernel_size=self.kernel_size,
+            **self.geometry,
         )
 
     def extra_repr(self) -> str:
@@ -166,7 +174,7 @@ class _AdaptiveAvgPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         self._saved = x.shape if self.training else None
-        return self._compute(self._function(), x, self.output_size, layout=self.layout)
+        return self._compute(self._function(), x, output_size=self.output_size, layout=self.layout)
 
     def backward(self, dy: Array) -> Array:
         return self._compute(self._function("_grad"), dy, self._recall(), layout=self.layout)

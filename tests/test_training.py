@@ -270,6 +270,14 @@ def test_fit_leaves_modes_and_gradients_as_they_were() -> None:
     assert not np.shares_memory(model.forward(scaled), model.forward(scaled))
 
 
+def test_windows_may_be_lists() -> None:
+    pools = nn.MaxPool2d([2, 2]), nn.AvgPool2d([2, 2]), nn.AdaptiveAvgPool2d([2, 2])
+    model = nn.Sequential(*pools, nn.Flatten(), nn.Linear(8, 3))
+    x, y = np.ones((6, 2, 16, 16), np.float32), np.arange(6) % 3
+    loss = nn.SoftmaxCrossEntropy()
+    model.fit(x, y, epochs=2, batch_size=2, optimizer=optim.SGD(0.1), loss=loss)
+
+
 def test_outputs_computed_during_training_are_not_reused() -> None:
     x, y = blobs(40)
     x = x.astype(np.float32) / 255

@@ -54,7 +54,7 @@ def test_the_error_is_bounded(case: ConvCase, which: Pass, layout: Layout, dtype
 
 
 @which_
-@pytest.mark.parametrize("taps", (3, 5))
+@pytest.mark.parametrize("taps", [3, 5])
 def test_the_error_of_a_deep_layer(which: Pass, taps: int) -> None:
     case = ConvCase("deep", (1, 512, 9, 8), (512, 512, taps, taps), padding=taps // 2)
     problem = random_problem(case, "float32")

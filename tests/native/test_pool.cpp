@@ -36,7 +36,10 @@ std::vector<PoolShape> shapes() {
   PoolShape wide{.n = 1, .c = 300, .axis = {}};  // more lanes than one block has, both ways; worth several threads
   wide.axis[1] = {.in = 2, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 0};
   wide.axis[2] = {.in = 523, .filter = 2, .stride = 2, .pad_begin = 0, .pad_end = 1};
-  std::vector<PoolShape> all{plain, overlapping, three_axes, holes, wide};
+  PoolShape short_rows{.n = 2, .c = 3, .axis = {}};  // two of them fit a vector, and one is left
+  short_rows.axis[1] = {.in = 11, .filter = 3, .stride = 2};
+  short_rows.axis[2] = {.in = 9, .filter = 2, .stride = 2};
+  std::vector<PoolShape> all{plain, overlapping, three_axes, holes, wide, short_rows};
   for (PoolShape& s : all) {
     for (Axis& a : s.axis) a.out = output_extent(a);
   }

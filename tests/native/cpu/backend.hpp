@@ -21,10 +21,11 @@ inline constexpr bool kLargeProblems = true;
 
 inline bool can_serve(Algorithm algorithm, Pass, const ConvShape& s) {
   const bool plane = s.axis[0].pointwise() && s.groups == 1;
-  const auto three = [](const Axis& a) { return a.filter == 3 && a.stride == 1 && a.dilation == 1; };
+  const auto taps = [](const Axis& a, int64_t count) { return a.filter == count && a.stride == 1 && a.dilation == 1; };
+  const auto square = [&](int64_t count) { return taps(s.axis[1], count) && taps(s.axis[2], count); };
   switch (algorithm) {
     case Algorithm::winograd:
-      return plane && three(s.axis[1]) && three(s.axis[2]);
+      return plane && (square(3) || square(5));
     default:
       return true;
   }

@@ -101,6 +101,8 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {Algorithm::im2col, "few channels would leave the tile's rows empty"};
   if (pass == Pass::weight && shape.axis[2].out < 8)
     return {Algorithm::implicit, "rows of outputs too short to be products of their own"};
+  if (pass == Pass::forward && implicit::few_pixels(shape))
+    return {Algorithm::implicit, "few outputs: the filters are read where they lie"};
   if (direct::serves(shape) && (shape.taps() > 1 || shape.group_c() < 16))
     return {Algorithm::direct, "patches overlap: one copy of the input serves them all"};
   return {Algorithm::implicit, "patches are gathered while packing, none is stored"};

@@ -17,12 +17,8 @@ constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache whi
 constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kPackedPanels = 6;  // of a shared operand, side by side where k is far apart
-constexpr int64_t kMinTasks = 8;      // so that two to four threads end at about the same time
-
-template <class T>
-std::size_t panel_bytes(int64_t panels, int64_t k, int width) {
-  return array_bytes(panels * k, width, sizeof(T));
-}
+constexpr int64_t kRightBytes = 512 << 10;  // of a shared right operand that a second-level cache holds
+constexpr int64_t kMinTasks = 8;            // so that two to four threads end at about the same time
 
 // The parts of the workspace, in bytes from the start of the shared part or of a thread's own.
 struct Layout {
@@ -34,21 +30,22 @@ struct Layout {
 template <class T>
 Layout make_layout(const Product<T>& p, const ProductCut& cut) {
   const GemmKernels<T>& kernel = gemm_kernels<T>();
+  const int64_t rows = cut.left.padded(), columns = cut.right.padded();
   Layout at;
   const auto take = [](std::size_t& part, std::size_t bytes) { return std::exchange(part, part + bytes); };
   at.left = cut.left_in_place ? 0
-            : p.share_left    ? take(at.shared, panel_bytes<T>(cut.left_panels, p.k, kernel.mr))
-                              : take(at.thread, panel_bytes<T>(cut.task_left, cut.k_block, kernel.mr));
-  at.right = p.share_right ? take(at.shared, panel_bytes<T>(cut.right_panels, p.k, kernel.nr))
-                           : take(at.thread, panel_bytes<T>(cut.task_right, cut.k_block, kernel.nr));
-  at.row_bias = take(at.shared, p.row_bias.data == nullptr ? 0 : array_bytes(cut.left_panels, kernel.mr, sizeof(T)));
-  at.col_bias = take(at.shared, p.col_bias.data == nullptr ? 0 : array_bytes(cut.right_panels, kernel.nr, sizeof(T)));
+            : p.share_left    ? take(at.shared, array_bytes(rows, p.k, sizeof(T)))
+                              : take(at.thread, array_bytes(cut.task_left * kernel.mr, cut.k_block, sizeof(T)));
+  at.right = p.share_right ? take(at.shared, array_bytes(columns, p.k, sizeof(T)))
+                           : take(at.thread, array_bytes(cut.task_right * kernel.nr, cut.k_block, sizeof(T)));
+  at.row_bias = take(at.shared, p.row_bias.data == nullptr ? 0 : array_bytes(rows, 1, sizeof(T)));
+  at.col_bias = take(at.shared, p.col_bias.data == nullptr ? 0 : array_bytes(columns, 1, sizeof(T)));
   at.row_offsets = take(at.thread, array_bytes(cut.task_left, kernel.mr, sizeof(int64_t)));
   at.col_offsets = take(at.thread, array_bytes(cut.task_right, kernel.nr, sizeof(int64_t)));
   // The sums so far: a task's own, or, where k is cut into parts, one for each part.
   const std::size_t tile = static_cast<std::size_t>(kernel.mr * kernel.nr) * sizeof(T);
   if (cut.parts > 1) {
-    at.partial = take(at.shared, array_bytes(cut.parts * cut.left_panels, cut.right_panels, tile));
+    at.partial = take(at.shared, array_bytes(cut.parts * cut.left.count(), cut.right.count(), tile));
   } else if (cut.k_blocks > 1) {
     at.partial = take(at.thread, array_bytes(cut.task_left, cut.task_right, tile));
   }
@@ -65,9 +62,14 @@ std::optional<int64_t> uniform_step(const int64_t* offsets, int64_t count) {
   return step;
 }
 
-// The lanes of some panels.
-Range lanes_of(Range panels, int width, int64_t extent) {
-  return {panels.begin * width, std::min(extent, panels.end * width)};
+// Some panels side by side, one block of k.
+template <class T>
+void pack_panels(const Operand<T>& operand, const Panels& panels, Range some, Range k, T* out, std::byte* scratch) {
+  for (int64_t i = some.begin, end = i; i < some.end; i = end) {
+    while (end < some.end && panels.width(end) == panels.width(i)) ++end;
+    operand.pack(out + (panels.first(i) - panels.first(some.begin)) * k.size(), static_cast<int>(panels.width(i)),
+                 panels.lanes({i, end}), k, scratch);
+  }
 }
 
 // Some panels of the result, and what it takes to make them.
@@ -86,29 +88,28 @@ class Task {
     if (cut.left_in_place) left_data_ = product.left->in_place({0, product.m});
     by_rows_ = cut.left_in_place && left_data_.k_stride == 1;
     left_stride_ = by_rows_ ? left_data_.lane_stride : cut.left_in_place ? left_data_.k_stride : kernel_.mr;
-    tile_ = by_rows_ ? kernel_.tile_unpacked : kernel_.tile;
     row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
     col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);
     row_offsets_ = reinterpret_cast<int64_t*>(own + layout.row_offsets);
     col_offsets_ = reinterpret_cast<int64_t*>(own + layout.col_offsets);
     if (cut.parts > 1) {
-      const int64_t tile = part * cut.left_panels * cut.right_panels + left.begin * cut.right_panels + right.begin;
+      const int64_t tile = (part * cut.left.count() + left.begin) * cut.right.count() + right.begin;
       partial_ = reinterpret_cast<T*>(shared + layout.partial) + tile * kernel_.mr * kernel_.nr;
-      partial_row_ = cut.right_panels;
+      partial_row_ = cut.right.count();
     } else {
       partial_ = reinterpret_cast<T*>(own + layout.partial);
       partial_row_ = right.size();
     }
     scratch_ = own + layout.scratch;
-    product.rows.offsets(lanes_of(left, kernel_.mr, product.m), row_offsets_);
-    product.cols.offsets(lanes_of(right, kernel_.nr, product.n), col_offsets_);
+    product.rows.offsets(cut.left.lanes(left), row_offsets_);
+    product.cols.offsets(cut.right.lanes(right), col_offsets_);
   }
 
   void run() {
     for (int64_t block = blocks_.begin; block < blocks_.end; ++block) {
       const Range k{block * cut_.k_block, std::min(product_.k, (block + 1) * cut_.k_block)};
       if (!product_.share_left && !cut_.left_in_place)
-        product_.left->pack(packed_left_, kernel_.mr, lanes_of(left_, kernel_.mr, product_.m), k, scratch_);
+        pack_panels(*product_.left, cut_.left, left_, k, packed_left_, scratch_);
       if (!product_.share_right) pack_right(k);
       for (int64_t first = left_.begin; first < left_.end; first += kLeftBlock) {
         for (int64_t j = right_.begin; j < right_.end; ++j) {
@@ -127,8 +128,9 @@ class Task {
  private:
   // A whole right panel where it lies, if its first tile is to pack it.
   Strided<T> right_in_place(int64_t j) const {
-    if (product_.share_right || by_rows_ || (j + 1) * kernel_.nr > product_.n) return {};
-    const Strided<T> panel = product_.right->in_place(lanes_of({j, j + 1}, kernel_.nr, product_.n));
+    const Range columns = cut_.right.lanes(j);
+    if (product_.share_right || by_rows_ || columns.size() < kernel_.nr) return {};
+    const Strided<T> panel = product_.right->in_place(columns);
     return panel.lane_stride == 1 ? panel : Strided<T>{};
   }
 
@@ -137,9 +139,7 @@ class Task {
     for (int64_t j = right_.begin; j < right_.end; ++j) {
       const int64_t first = j;
       while (j < right_.end && right_in_place(j).data == nullptr) ++j;
-      if (j == first) continue;
-      product_.right->pack(right_panel(first, k), kernel_.nr, lanes_of({first, j}, kernel_.nr, product_.n), k,
-                           scratch_);
+      pack_panels(*product_.right, cut_.right, {first, j}, k, right_panel(first, k), scratch_);
     }
   }
 
@@ -147,14 +147,14 @@ class Task {
   const T* left_panel(int64_t i, Range k) const {
     if (cut_.left_in_place)
       return left_data_.data + i * kernel_.mr * left_data_.lane_stride + k.begin * left_data_.k_stride;
-    const int64_t before =
-        product_.share_left ? k.begin * cut_.left_panels + i * k.size() : (i - left_.begin) * k.size();
-    return packed_left_ + before * kernel_.mr;
+    return packed_left_ + before(cut_.left, i, left_.begin, product_.share_left, k);
   }
   T* right_panel(int64_t j, Range k) const {
-    const int64_t before =
-        product_.share_right ? k.begin * cut_.right_panels + j * k.size() : (j - right_.begin) * k.size();
-    return packed_right_ + before * kernel_.nr;
+    return packed_right_ + before(cut_.right, j, right_.begin, product_.share_right, k);
+  }
+  static int64_t before(const Panels& panels, int64_t i, int64_t first, bool shared, Range k) {
+    if (shared) return panels.padded() * k.begin + panels.first(i) * k.size();
+    return (panels.first(i) - panels.first(first)) * k.size();
   }
 
   // The slice of the next left panels, if they follow these, that tile (i, j) fetches: the first tiles to read them
@@ -167,12 +167,19 @@ class Task {
     return {left_panel(left.end, k) + number * k.size() * step, step};
   }
 
+  typename GemmKernels<T>::Tile tile_kernel(int width) const {
+    if (width == 1) return kernel_.tile_column_unpacked;
+    if (width == kernel_.lanes) return by_rows_ ? kernel_.tile_vector_unpacked : kernel_.tile_vector;
+    return by_rows_ ? kernel_.tile_unpacked : kernel_.tile;
+  }
+
   // The tiles of one right panel with some left ones.
   void column(int64_t j, Range left, Range k, int64_t block) {
     const int mr = kernel_.mr, nr = kernel_.nr;
-    const int cols = static_cast<int>(std::min<int64_t>(nr, product_.n - j * nr));
-    const int64_t* col_offsets = col_offsets_ + (j - right_.begin) * nr;
-    const bool contiguous = cols == nr && uniform_step(col_offsets, cols) == 1;
+    const auto cols = static_cast<int>(cut_.right.lanes(j).size()), width = static_cast<int>(cut_.right.width(j));
+    const int64_t* col_offsets = col_offsets_ + cut_.right.first(j) - cut_.right.first(right_.begin);
+    const bool contiguous = width == 1 || (cols == width && uniform_step(col_offsets, cols) == 1);
+    const auto kernel = tile_kernel(width);
     T* b = right_panel(j, k);
     const Strided<T> source = left.begin == left_.begin ? right_in_place(j) : Strided<T>{};
     const auto tile = [&](int64_t i, const T* a, const T* init, T* out, int64_t out_stride, int rows,
@@ -181,7 +188,7 @@ class Task {
         kernel_.tile_packing(k.size(), a, left_stride_, source.data + k.begin * source.k_stride, source.k_stride, b,
                              init, out, out_stride, rows, epilogue);
       } else {
-        tile_(k.size(), a, left_stride_, b, nr, init, out, out_stride, rows, epilogue, next_left(i, j, left, k));
+        kernel(k.size(), a, left_stride_, b, width, init, out, out_stride, rows, epilogue, next_left(i, j, left, k));
       }
     };
     for (int64_t i = left.begin; i < left.end; ++i) {
@@ -198,7 +205,7 @@ class Task {
         continue;
       }
       const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
-                                 col_bias_ != nullptr ? col_bias_ + j * nr : nullptr, product_.relu};
+                                 col_bias_ != nullptr ? col_bias_ + cut_.right.first(j) : nullptr, product_.relu};
       const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
       const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
       if (row_step) {
@@ -215,14 +222,17 @@ class Task {
   void add_tile_parts(int64_t i, int64_t j) {
     const int mr = kernel_.mr, nr = kernel_.nr;
     const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
-    const int cols = static_cast<int>(std::min<int64_t>(nr, product_.n - j * nr));
-    const int64_t part_size = cut_.left_panels * cut_.right_panels * mr * nr;
+    const auto cols = static_cast<int>(cut_.right.lanes(j).size());
+    const int64_t part_size = cut_.left.count() * cut_.right.count() * mr * nr;
     T* sum = partial_ + ((i - left_.begin) * partial_row_ + (j - right_.begin)) * mr * nr;
     for (int64_t part = 1; part < cut_.parts; ++part) {
       const T* other = sum + part * part_size;
-      for (int e = 0; e < rows * nr; ++e) sum[e] += other[e];
+      for (int row = 0; row < rows; ++row) {
+        for (int col = 0; col < cols; ++col) sum[row * nr + col] += other[row * nr + col];
+      }
     }
-    scatter(sum, row_offsets_ + (i - left_.begin) * mr, rows, col_offsets_ + (j - right_.begin) * nr, cols);
+    scatter(sum, row_offsets_ + (i - left_.begin) * mr, rows,
+            col_offsets_ + cut_.right.first(j) - cut_.right.first(right_.begin), cols);
   }
 
   // A tile to where its rows and columns lie, a run of columns as far from each other at a time.
@@ -253,7 +263,6 @@ class Task {
   Strided<T> left_data_;  // if the left operand is read where it lies
   bool by_rows_;          // and contiguous along k
   int64_t left_stride_;
-  typename GemmKernels<T>::Tile tile_;
   T *packed_left_, *packed_right_, *partial_;
   int64_t partial_row_;  // tiles from one left panel's sums to the next one's
   const T *row_bias_, *col_bias_;
@@ -262,19 +271,26 @@ class Task {
 };
 
 template <class T>
-void pack_shared(const Product<T>& p, const ProductCut& cut, const Layout& layout, const Operand<T>& operand, int width,
-                 int64_t extent, int64_t panels, int threads, std::byte* workspace, T* out) {
-  const Blocks some(panels, std::min(kPackedPanels, ceil_div(panels, kMinTasks)));
+void pack_shared(const Product<T>& p, const ProductCut& cut, const Layout& layout, const Operand<T>& operand,
+                 const Panels& panels, int threads, std::byte* workspace, T* out) {
+  const Blocks some(panels.count(), std::min(kPackedPanels, ceil_div(panels.count(), kMinTasks)));
   parallel_for(cut.k_blocks * some.count, threads, [&](int64_t task, int slot) {
     std::byte* scratch = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread + layout.scratch;
     const int64_t block = task / some.count;
     const Range k{block * cut.k_block, std::min(p.k, (block + 1) * cut.k_block)}, range = some[task % some.count];
-    operand.pack(out + (k.begin * panels + range.begin * k.size()) * width, width, lanes_of(range, width, extent), k,
-                 scratch);
+    T* first = out + panels.padded() * k.begin + panels.first(range.begin) * k.size();
+    pack_panels(operand, panels, range, k, first, scratch);
   });
 }
 
 }  // namespace
+
+Panels::Panels(int64_t extent, int64_t width, int64_t vector, int64_t singles)
+    : extent_(extent), width_(width), vector_(vector), singles_(extent % vector <= singles ? extent % vector : 0) {
+  const int64_t vectors = ceil_div(extent - singles_, vector), of_panel = width / vector;
+  whole_ = vectors / of_panel;
+  vectors_ = vectors % of_panel;
+}
 
 void Lattice::offsets(Range lanes, int64_t* out) const {
   std::array<int64_t, 4> at{};
@@ -314,38 +330,41 @@ template <class T>
 ProductCut cut_product(const Product<T>& p) {
   const GemmKernels<T>& kernel = gemm_kernels<T>();
   ProductCut cut{};
-  cut.left_panels = ceil_div(p.m, kernel.mr);
-  cut.right_panels = ceil_div(p.n, kernel.nr);
-  const Blocks k(p.k, max_k_block<T>());
+  const Strided<T> left = p.left->in_place({0, p.m});
+  const bool few_columns = p.n <= kFewColumns * kernel.nr;
+  cut.left_in_place = left.data != nullptr && (few_columns || (p.share_right && left.k_stride == 1));
+  const bool by_rows = cut.left_in_place && left.k_stride == 1;
+  cut.left = Panels(p.m, kernel.mr);
+  cut.right = Panels(p.n, kernel.nr, kernel.lanes, by_rows ? kernel.lanes / 4 : 0);
+  const int64_t left_panels = cut.left.count(), right_panels = cut.right.count();
+  const int64_t fitting = kRightBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, cut.right.padded());
+  const Blocks k(p.k, by_rows && p.share_right ? std::max(max_k_block<T>(), fitting) : max_k_block<T>());
   cut.k_block = k.size;
   cut.k_blocks = k.count;
   cut.parts = 1;
-  const Strided<T> left = p.left->in_place({0, p.m});
-  cut.left_in_place =
-      left.data != nullptr && (cut.right_panels <= kFewColumns || (p.share_right && left.k_stride == 1));
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
-    cut.task_left = Blocks(cut.left_panels, kTaskRows).size;
-    cut.task_right = Blocks(cut.right_panels, kTaskColumns).size;
-    const int64_t tasks = ceil_div(cut.left_panels, cut.task_left) * ceil_div(cut.right_panels, cut.task_right);
+    cut.task_left = Blocks(left_panels, kTaskRows).size;
+    cut.task_right = Blocks(right_panels, kTaskColumns).size;
+    const int64_t tasks = ceil_div(left_panels, cut.task_left) * ceil_div(right_panels, cut.task_right);
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
   } else if (p.share_left) {
-    cut.task_right = Blocks(cut.right_panels, std::min(kTaskColumns, ceil_div(cut.right_panels, kMinTasks))).size;
-    const int64_t column_tasks = ceil_div(cut.right_panels, cut.task_right);
-    cut.task_left = Blocks(cut.left_panels, ceil_div(cut.left_panels, ceil_div(kMinTasks, column_tasks))).size;
+    cut.task_right = Blocks(right_panels, std::min(kTaskColumns, ceil_div(right_panels, kMinTasks))).size;
+    const int64_t column_tasks = ceil_div(right_panels, cut.task_right);
+    cut.task_left = Blocks(left_panels, ceil_div(left_panels, ceil_div(kMinTasks, column_tasks))).size;
   } else {
-    cut.task_left = Blocks(cut.left_panels, std::min(kTaskRows, ceil_div(cut.left_panels, kMinTasks))).size;
-    const int64_t row_tasks = ceil_div(cut.left_panels, cut.task_left);
-    cut.task_right = Blocks(cut.right_panels, ceil_div(cut.right_panels, ceil_div(kMinTasks, row_tasks))).size;
+    cut.task_left = Blocks(left_panels, std::min(kTaskRows, ceil_div(left_panels, kMinTasks))).size;
+    const int64_t row_tasks = ceil_div(left_panels, cut.task_left);
+    cut.task_right = Blocks(right_panels, ceil_div(right_panels, ceil_div(kMinTasks, row_tasks))).size;
   }
   return cut;
 }
 
 template <class T>
 void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
-  const GemmKernels<T>& kernel = gemm_kernels<T>();
   const ProductCut cut = cut_product(p);
+  const int64_t left_panels = cut.left.count(), right_panels = cut.right.count();
   const Layout layout = make_layout(p, cut);
   threads = threads_within(workspace_limit, layout.shared, layout.thread, threads, "implicit");
   const double flops = 2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
@@ -354,18 +373,18 @@ void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
   std::byte* const workspace = memory.at<std::byte>(0);
   const auto shared = [&](std::size_t offset) { return reinterpret_cast<T*>(workspace + offset); };
   if (p.share_left && !cut.left_in_place) {
-    pack_shared(p, cut, layout, *p.left, kernel.mr, p.m, cut.left_panels, threads, workspace, shared(layout.left));
+    pack_shared(p, cut, layout, *p.left, cut.left, threads, workspace, shared(layout.left));
   }
   if (p.share_right) {
-    pack_shared(p, cut, layout, *p.right, kernel.nr, p.n, cut.right_panels, threads, workspace, shared(layout.right));
+    pack_shared(p, cut, layout, *p.right, cut.right, threads, workspace, shared(layout.right));
   }
-  for (int64_t i = 0; p.row_bias.data != nullptr && i < cut.left_panels * kernel.mr; ++i) {
+  for (int64_t i = 0; p.row_bias.data != nullptr && i < cut.left.padded(); ++i) {
     shared(layout.row_bias)[i] = i < p.m ? p.row_bias[i] : T(0);
   }
-  for (int64_t j = 0; p.col_bias.data != nullptr && j < cut.right_panels * kernel.nr; ++j) {
+  for (int64_t j = 0; p.col_bias.data != nullptr && j < cut.right.padded(); ++j) {
     shared(layout.col_bias)[j] = j < p.n ? p.col_bias[j] : T(0);
   }
-  const Blocks left(cut.left_panels, cut.task_left), right(cut.right_panels, cut.task_right);
+  const Blocks left(left_panels, cut.task_left), right(right_panels, cut.task_right);
   parallel_for(cut.parts * left.count * right.count, threads, [&](int64_t task, int slot) {
     std::byte* own = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread;
     const int64_t part = task % cut.parts, block = task / cut.parts;

@@ -10,6 +10,7 @@
 //  +----+-------+
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 
@@ -77,10 +78,32 @@ struct Product {
   bool relu = false;
 };
 
+// The panels of an operand's lanes: whole ones and, where `vector` is given, at the end perhaps one of a single vector,
+// or up to `singles` single lanes, so that an extent just beyond some panels does not cost another.
+class Panels {
+ public:
+  Panels() = default;
+  Panels(int64_t extent, int64_t width) : extent_(extent), width_(width), whole_(ceil_div(extent, width)) {}
+  Panels(int64_t extent, int64_t width, int64_t vector, int64_t singles);
+
+  int64_t count() const { return whole_ + vectors_ + singles_; }
+  int64_t width(int64_t i) const { return i < whole_ ? width_ : i < whole_ + vectors_ ? vector_ : 1; }
+  // Lanes before panel i, padding included.
+  int64_t first(int64_t i) const {
+    return i <= whole_ ? i * width_ : whole_ * width_ + vectors_ * vector_ + i - whole_ - vectors_;
+  }
+  int64_t padded() const { return first(count()); }
+  Range lanes(Range panels) const { return {first(panels.begin), std::min(extent_, first(panels.end))}; }
+  Range lanes(int64_t i) const { return lanes({i, i + 1}); }
+
+ private:
+  int64_t extent_ = 0, width_ = 1, whole_ = 0, vector_ = 1, vectors_ = 0, singles_ = 0;
+};
+
 // How a product is cut; a function of its extents alone, so that every thread count gives the same bits.
 struct ProductCut {
-  int64_t left_panels, right_panels;  // of the whole result
-  int64_t task_left, task_right;      // of a task
+  Panels left, right;             // of the whole result
+  int64_t task_left, task_right;  // panels of a task
   int64_t k_block, k_blocks;
   bool left_in_place;  // too few right panels to pay for packing the left operand
   int64_t parts;       // of k, each with a sum of its own, where the result alone is too small to share out

@@ -3,7 +3,9 @@
 //   y in channel planes (NCHW)   y[K, pixels] = w[K, F] patches[F, pixels]        vectors run along pixels
 //   y with channels last (NHWC)  y[pixels, K] = patches^T[pixels, F] w^T[F, K]    vectors run along channels
 //
-// The filters are packed once, the patches by each task for its pixels; operands.hpp says how.
+// The filters are packed once, the patches by each task for its pixels; operands.hpp says how. Where pixels are few,
+// filters are most of the memory and read too rarely to pay for that: the patches are packed once, as planes in either
+// layout, and the micro-kernel reads the filters, rows of F, where they lie.
 #include "implicit.hpp"
 
 #include <algorithm>
@@ -20,6 +22,9 @@
 
 namespace fastconv::cpu::implicit {
 namespace {
+
+constexpr int64_t kFewPixels = 256;  // whose patches stay in the second-level cache
+constexpr double kPixelsPerFilter = 0.35;
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.
 template <class T>
@@ -108,7 +113,12 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
     correlate(thin, cells, w, bias, relu, y, limit);
   };
   join_plane(s, x, y);
-  if (pointwise::serves(s, x, y)) return pointwise::correlate(s, x, w, bias, relu, y, workspace_limit);
+  const bool pixels_in_rows = channels_contiguous(x.stride[1], s.c) && s.taps() == 1;
+  const bool in_rows = few_pixels(s) && !pixels_in_rows && Filters<T>(s, w, false).in_place({0, s.k}).data != nullptr;
+  const bool channels_last_x = channels_contiguous(x.stride[1], s.c) && !in_rows;
+  const bool channels_last_y = channels_contiguous(y.stride[1], s.k) && s.axis[2].out > 1 && !in_rows;
+  const Filters<T> filters(s, w, channels_last_x);
+  if (!in_rows && pointwise::serves(s, x, y)) return pointwise::correlate(s, x, w, bias, relu, y, workspace_limit);
   if (run_thinned(s, x, workspace_limit, run)) return;
   // An input gradient with a stride of two: every second cell of the planes is computed as planes of their own.
   if (s.pointwise() && y.stride[4] == 2 && !channels_contiguous(x.stride[1], s.c) &&
@@ -118,8 +128,6 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
       })) {
     return;
   }
-  const bool channels_last_x = channels_contiguous(x.stride[1], s.c);
-  const bool channels_last_y = channels_contiguous(y.stride[1], s.k) && s.axis[2].out > 1;
   const PlanePatches<T> plane_patches(s, x);
   const PixelPatches<T> pixel_patches(s, x);
   // Pixels of a pointwise convolution are rows of a matrix, which the micro-kernel reads where they lie.
@@ -128,7 +136,6 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   const Operand<T>& patches = !channels_last_x ? static_cast<const Operand<T>&>(plane_patches)
                               : matrix         ? static_cast<const Operand<T>&>(pixel_rows)
                                                : pixel_patches;
-  const Filters<T> filters(s, w, channels_last_x);
 
   Product<T> product;
   product.m = s.k;
@@ -136,7 +143,7 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   product.k = s.c * s.taps();
   product.left = &filters;
   product.right = &patches;
-  product.share_left = true;
+  (in_rows ? product.share_right : product.share_left) = true;
   product.result = y.data;
   product.rows = Lattice::line(s.k, y.stride[1]);
   product.cols = pixel_lattice(s, y);
@@ -191,6 +198,11 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
 }
 
 }  // namespace
+
+bool few_pixels(const ConvShape& s) {
+  return s.n * s.pixels() <=
+         std::min(kFewPixels, static_cast<int64_t>(kPixelsPerFilter * static_cast<double>(s.group_k())));
+}
 
 template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,

@@ -5,6 +5,10 @@
 
 namespace fastconv::cpu::implicit {
 
+// Whether the batch has few outputs for each filter, as the last layers of a network have for one image: the forward
+// pass then reads filters where they lie.
+bool few_pixels(const ConvShape& shape);
+
 template <class T>
 void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit);

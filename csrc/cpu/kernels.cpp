@@ -35,9 +35,24 @@ double fma(int64_t rounds) {
 }
 
 template <class T>
-constexpr GemmKernels<T> kGemm{
-    kMr,    kNr<T>,   tile<T, true>, tile<T, false>, tile_packing<T>, tile_scattered<T>, tile_planes<T>,
-    dot<T>, kDotRows, kDotCols,      copy_rows<T>,   pack_lanes<T>,   pack_rows<T>,      pack_taps<T>};
+constexpr GemmKernels<T> kGemm{kMr,
+                               kNr<T>,
+                               kLanes<T>,
+                               tile<T, kVectors, true>,
+                               tile<T, kVectors, false>,
+                               tile<T, 1, true>,
+                               tile<T, 1, false>,
+                               tile_column<T>,
+                               tile_packing<T>,
+                               tile_scattered<T>,
+                               tile_planes<T>,
+                               dot<T>,
+                               kDotRows,
+                               kDotCols,
+                               copy_rows<T>,
+                               pack_lanes<T>,
+                               pack_rows<T>,
+                               pack_taps<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,

@@ -31,23 +31,27 @@ struct Ahead {
 
 template <class T>
 struct GemmKernels {
-  int mr, nr;
+  int mr, nr, lanes;  // nr is two vectors
 
   // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *
   // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero. `ahead` goes to
   // the second-level cache.
   using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-                        int64_t out_stride, int rows, const Epilogue<T>& epilogue, Ahead<T> ahead);
+                        int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead);
   Tile tile;
   // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
   Tile tile_unpacked;
+  // The same for panels of one vector.
+  Tile tile_vector, tile_vector_unpacked;
+  // As tile_unpacked, of one column [k].
+  Tile tile_column_unpacked;
   // As tile, of a right operand that is not packed yet: its rows go to the panel on the way, so that packing needs no
   // pass of its own, and those of the panel beside it to the cache.
   void (*tile_packing)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
                        T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   // As tile_unpacked without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
-  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, Ahead<T> ahead,
-                         T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b,
+                         const Ahead<T>& ahead, T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
   // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
   // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
   void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,

@@ -58,6 +58,10 @@ class PlanePatches final : public Operand<T> {
 
   // Some channels of several panels at a time: each channel lies on another page.
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+    if (const Strided<T> pixels = in_place(lanes); pixels.data != nullptr) {
+      return gemm_kernels<T>().pack_lanes(panels, width, pixels.data + k.begin * pixels.k_stride, pixels.k_stride,
+                                          lanes.size(), k.size());
+    }
     auto* segments = reinterpret_cast<Segment*>(scratch);
     for (int64_t first = lanes.begin; first < lanes.end;
          first += kPanels * width, panels += kPanels * k.size() * width) {

@@ -1,11 +1,3 @@
-// Forward, with vectors along the filters: each multiplies by the pixels of x's planes where they lie.
-//
-//   y^T[pixels, K] = x^T[pixels, C] w^T[C, K]
-//
-// A task packs a panel of filters and passes over the pixels with it, a tile of neighbours at a time, which becomes a
-// piece of nr planes by register transposition. Lanes are full however few pixels a plane has, and C has nothing to
-// gather, so any stride will do.
-//
 // The weight gradient, with vectors along the pixels: products of rows.
 //
 //   dw[K, C] = dy[K, pixels] x[C, pixels]^T

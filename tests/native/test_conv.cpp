@@ -106,6 +106,8 @@ std::vector<Problem> make_problems() {
       {one, {.in = 3, .filter = 3}, {.in = 5, .filter = 3, .pad_end = 1}});
   add("five by five", {.n = 2, .c = 19, .k = 35, .groups = 1, .axis = {}},
       {one, {.in = 6, .filter = 5, .pad_begin = 2}, {.in = 12, .filter = 5, .pad_begin = 1, .pad_end = 2}});
+  add("few pixels for the filters", {.n = 2, .c = 29, .k = 64, .groups = 1, .axis = {}},
+      {one, {.in = 5, .filter = 3, .stride = 2, .pad_begin = 1}, {.in = 11, .filter = 3, .stride = 2, .pad_end = 1}});
   if (test::kLargeProblems) {
     add("depthwise, three by three, wide", {.n = 1, .c = 18, .k = 18, .groups = 18, .axis = {}},
         {one, {.in = 8, .filter = 3, .pad_begin = 1}, {.in = 70, .filter = 3, .pad_begin = 1, .pad_end = 1}});

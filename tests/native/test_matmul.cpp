@@ -78,6 +78,15 @@ TEST(several_blocks_of_k_and_several_tasks) {
   }
 }
 
+TEST(panels_of_one_vector_and_of_one_column) {
+  for (const int64_t n : {1, 2, 5, 9, 17, 25, 44, 49, 51}) {
+    for (const Memory& memory : {test::kMemories[0], test::kMemories[3]}) {
+      check_product<float>(61, n, 700, memory, test::kNCHW, test::kNCHW, true);
+      check_product<double>(61, n, 300, memory, test::kNCHW, test::kNCHW, false);
+    }
+  }
+}
+
 TEST(more_large_tiles_than_a_gpu_has_multiprocessors) {
   for (const Memory& memory : {test::kNCHW, test::kMemories[3]}) {
     check_product<float>(1100, 1900, 11, memory, test::kNCHW, memory, true);

@@ -18,91 +18,138 @@ constexpr int kSecondLevel = 2;  // __builtin_prefetch's locality of that cache
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
-template <class T, int kRows>
-[[gnu::always_inline]] inline void tile_init(Vector<T> (&c)[kRows][kVectors], const T* init) {
+template <class T, int kRows, int kColumns>
+[[gnu::always_inline]] inline void tile_init(Vector<T> (&c)[kRows][kColumns], const T* init) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    c[i][0] = init != nullptr ? load(init + i * kNr<T>) : Vector<T>{};
-    c[i][1] = init != nullptr ? load(init + i * kNr<T> + kLanes<T>) : Vector<T>{};
+#pragma GCC unroll 2
+    for (int v = 0; v < kColumns; ++v)
+      c[i][v] = init != nullptr ? load(init + i * kNr<T> + v * kLanes<T>) : Vector<T>{};
   }
 }
 
-// c[kRows][2 vectors] += left(k, row) * right(k, vector), in registers from the first k to the last: the loops over it
+// c[kRows][vectors] += left(k, row) * right(k, vector), in registers from the first k to the last: the loops over it
 // must unroll, and the readers be inlined.
-template <class T, int kRows, class Left, class Right>
-[[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kVectors], Left left, Right right) {
+template <class T, int kRows, int kColumns, class Left, class Right>
+[[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kColumns], Left left, Right right) {
   for (int64_t j = 0; j < k; ++j) {
-    const Vector<T> b0 = right(j, 0), b1 = right(j, 1);
+    Vector<T> b[kColumns];
+#pragma GCC unroll 2
+    for (int v = 0; v < kColumns; ++v) b[v] = right(j, v);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const T value = left(j, i);
-      c[i][0] += value * b0;
-      c[i][1] += value * b1;
+#pragma GCC unroll 2
+      for (int v = 0; v < kColumns; ++v) c[i][v] += value * b[v];
     }
   }
 }
 
-template <class T, int kRows>
-[[gnu::always_inline]] inline void tile_finish(Vector<T> (&c)[kRows][kVectors], const Epilogue<T>& epilogue) {
-  if (epilogue.row_bias != nullptr) {
+template <class T, int kRows, int kColumns>
+[[gnu::always_inline]] inline void tile_finish(Vector<T> (&c)[kRows][kColumns], const Epilogue<T>& epilogue) {
+#pragma GCC unroll 2
+  for (int v = 0; v < kColumns; ++v) {
+    if (epilogue.row_bias != nullptr) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      c[i][0] += epilogue.row_bias[i];
-      c[i][1] += epilogue.row_bias[i];
+      for (int i = 0; i < kRows; ++i) c[i][v] += epilogue.row_bias[i];
     }
-  }
-  if (epilogue.col_bias != nullptr) {
-    const Vector<T> bias0 = load(epilogue.col_bias), bias1 = load(epilogue.col_bias + kLanes<T>);
+    if (epilogue.col_bias != nullptr) {
+      const Vector<T> bias = load(epilogue.col_bias + v * kLanes<T>);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      c[i][0] += bias0;
-      c[i][1] += bias1;
+      for (int i = 0; i < kRows; ++i) c[i][v] += bias;
     }
-  }
-  if (epilogue.relu) {
+    if (epilogue.relu) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      c[i][0] = c[i][0] < 0 ? Vector<T>{} : c[i][0];  // NaN stays NaN
-      c[i][1] = c[i][1] < 0 ? Vector<T>{} : c[i][1];
+      for (int i = 0; i < kRows; ++i) c[i][v] = c[i][v] < 0 ? Vector<T>{} : c[i][v];  // NaN stays NaN
     }
   }
 }
 
-template <class T, int kRows>
-[[gnu::always_inline]] inline void tile_store(const Vector<T> (&c)[kRows][kVectors], T* out, int64_t out_stride) {
+template <class T, int kRows, int kColumns>
+[[gnu::always_inline]] inline void tile_store(const Vector<T> (&c)[kRows][kColumns], T* out, int64_t out_stride) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    store<T>(out + i * out_stride, c[i][0]);
-    store<T>(out + i * out_stride + kLanes<T>, c[i][1]);
+#pragma GCC unroll 2
+    for (int v = 0; v < kColumns; ++v) store<T>(out + i * out_stride + v * kLanes<T>, c[i][v]);
   }
 }
 
+// Row i of a left operand by rows. One pointer for three of them: the others are the row stride, once and twice, away,
+// which an address can hold.
+template <class T, int kRows>
+class LeftRows {
+ public:
+  LeftRows(const T* a, int64_t stride) : stride_(stride) {
+    for (int i = 0; i < (kRows + 2) / 3; ++i) rows_[i] = a + 3 * i * stride;
+  }
+  const T* operator[](int i) const { return rows_[i / 3] + (i % 3) * stride_; }
+
+ private:
+  const T* rows_[(kRows + 2) / 3];
+  int64_t stride_;
+};
+
 // The left operand lies by k, as in a panel, or by rows.
-template <class T, int kRows, bool kByK>
+template <class T, int kRows, int kColumns, bool kByK>
 void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-               int64_t out_stride, const Epilogue<T>& epilogue, Ahead<T> ahead) {
-  Vector<T> c[kRows][kVectors];
-  tile_init<T, kRows>(c, init);
-  // One pointer for three rows: the others are the row stride, once and twice, away, which an address can hold.
-  const T* rows[(kRows + 2) / 3];
-  for (int i = 0; i < (kRows + 2) / 3; ++i) rows[i] = a + 3 * i * a_stride;
-  tile_sum<T, kRows>(
-      k, c, [&](int64_t j, int i) { return kByK ? a[j * a_stride + i] : rows[i / 3][j + (i % 3) * a_stride]; },
+               int64_t out_stride, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
+  Vector<T> c[kRows][kColumns];
+  tile_init<T>(c, init);
+  const LeftRows<T, kRows> rows(a, a_stride);
+  tile_sum<T>(
+      k, c, [&](int64_t j, int i) { return kByK ? a[j * a_stride + i] : rows[i][j]; },
       [&](int64_t j, int vector) {
         if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step, 0, kSecondLevel);
         return load(b + j * b_stride + vector * kLanes<T>);
       });
-  tile_finish<T, kRows>(c, epilogue);
-  tile_store<T, kRows>(c, out, out_stride);
+  tile_finish<T>(c, epilogue);
+  tile_store<T>(c, out, out_stride);
 }
 
-template <class T, bool kByK, int kRows = kMr>
+template <class T, int kColumns, bool kByK, int kRows = kMr>
 void tile(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
-          int64_t out_stride, int rows, const Epilogue<T>& epilogue, Ahead<T> ahead) {
+          int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
   if (rows == kRows)
-    return tile_rows<T, kRows, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue, ahead);
+    return tile_rows<T, kRows, kColumns, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue, ahead);
   if constexpr (kRows > 1)
-    tile<T, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue, ahead);
+    tile<T, kColumns, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue, ahead);
+}
+
+// One column of a product whose left operand lies by rows: a vector of k at a time, its lanes added at the end.
+template <class T, int kRows>
+void column_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* init, T* out, int64_t out_stride,
+                 const Epilogue<T>& epilogue) {
+  constexpr int kL = kLanes<T>;
+  const LeftRows<T, kRows> rows(a, a_stride);
+  constexpr int kPadded = (kRows + kL - 1) / kL * kL;
+  Vector<T> c[kPadded] = {};
+  for (int64_t j = 0; j < k; j += kL) {
+    const int count = clamp_lanes<T>(k - j);
+    const Vector<T> value = load_first<T>(b + j, count);
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) c[i] += load_first<T>(rows[i] + j, count) * value;
+  }
+  T sums[kPadded];
+#pragma GCC unroll 16
+  for (int first = 0; first < kRows; first += kL) store<T>(sums + first, lane_sums<T>(c + first));
+  for (int i = 0; i < kRows; ++i) {
+    T sum = sums[i] + (init != nullptr ? init[i * kNr<T>] : 0);
+    if (epilogue.row_bias != nullptr) sum += epilogue.row_bias[i];
+    if (epilogue.col_bias != nullptr) sum += *epilogue.col_bias;
+    out[i * out_stride] = epilogue.relu && sum < 0 ? 0 : sum;
+  }
+}
+
+template <class T>
+void tile_column(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t, const T* init, T* out,
+                 int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>&) {
+  if (rows == kMr) return column_rows<T, kMr>(k, a, a_stride, b, init, out, out_stride, epilogue);
+  for (int i = 0; i < rows; ++i) {
+    const T *first = init != nullptr ? init + i * kNr<T> : nullptr,
+            *bias = epilogue.row_bias != nullptr ? epilogue.row_bias + i : nullptr;
+    column_rows<T, 1>(k, a + i * a_stride, a_stride, b, first, out + i * out_stride, out_stride,
+                      {bias, epilogue.col_bias, epilogue.relu});
+  }
 }
 
 template <class T, int kRows = kMr>
@@ -115,8 +162,8 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
   }
   constexpr int kL = kLanes<T>;
   Vector<T> c[kRows][kVectors];
-  tile_init<T, kRows>(c, init);
-  tile_sum<T, kRows>(
+  tile_init<T>(c, init);
+  tile_sum<T>(
       k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
       [&](int64_t j, int vector) {
         const T* row = b + j * b_stride + vector * kL;
@@ -125,29 +172,28 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
         store<T>(panel + j * kNr<T> + vector * kL, value);
         return value;
       });
-  tile_finish<T, kRows>(c, epilogue);
-  tile_store<T, kRows>(c, out, out_stride);
+  tile_finish<T>(c, epilogue);
+  tile_store<T>(c, out, out_stride);
 }
 
 template <class T, int kRows = kMr>
-void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, Ahead<T> ahead, T* out,
-                    int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
+void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const Ahead<T>& ahead,
+                    T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
   if (rows != kRows) {
     if constexpr (kRows > 1)
       tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, ahead, out, out_stride, rows, epilogue);
     return;
   }
   Vector<T> c[kRows][kVectors] = {};
-  const T* start[(kRows + 2) / 3];  // as in tile_rows
-  for (int i = 0; i < (kRows + 2) / 3; ++i) start[i] = a + 3 * i * a_stride;
-  tile_sum<T, kRows>(
-      k, c, [&](int64_t j, int i) { return start[i / 3][offsets[j] + (i % 3) * a_stride]; },
+  const LeftRows<T, kRows> pixels(a, a_stride);
+  tile_sum<T>(
+      k, c, [&](int64_t j, int i) { return pixels[i][offsets[j]]; },
       [&](int64_t j, int vector) {
         if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step);
         return load(b + j * kNr<T> + vector * kLanes<T>);
       });
-  tile_finish<T, kRows>(c, epilogue);
-  tile_store<T, kRows>(c, out, out_stride);
+  tile_finish<T>(c, epilogue);
+  tile_store<T>(c, out, out_stride);
 }
 
 template <class T, int kRows = kMr>
@@ -160,10 +206,10 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
     return;
   }
   Vector<T> c[kRows][kVectors] = {};
-  tile_sum<T, kRows>(
+  tile_sum<T>(
       k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
       [&](int64_t j, int vector) { return load(b + offsets[j] + vector * b_next); });
-  tile_finish<T, kRows>(c, epilogue);
+  tile_finish<T>(c, epilogue);
   for (int i = 0; i < kRows; ++i) {
     for (int vector = 0; vector < kVectors; ++vector) {
       T* row = out + i * out_stride + vector * out_next;

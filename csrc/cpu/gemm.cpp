@@ -103,6 +103,7 @@ class Task {
     scratch_ = own + layout.scratch;
     product.rows.offsets(cut.left.lanes(left), row_offsets_);
     product.cols.offsets(cut.right.lanes(right), col_offsets_);
+    row_step_ = uniform_step(row_offsets_, cut.left.lanes(left).size());
   }
 
   void run() {
@@ -207,8 +208,7 @@ class Task {
       const Epilogue<T> epilogue{row_bias_ != nullptr ? row_bias_ + i * mr : nullptr,
                                  col_bias_ != nullptr ? col_bias_ + cut_.right.first(j) : nullptr, product_.relu};
       const int64_t* row_offsets = row_offsets_ + (i - left_.begin) * mr;
-      const auto row_step = contiguous ? uniform_step(row_offsets, rows) : std::nullopt;
-      if (row_step) {
+      if (const auto row_step = row_step_ ? row_step_ : uniform_step(row_offsets, rows); contiguous && row_step) {
         tile(i, a, init, product_.result + row_offsets[0] + col_offsets[0], *row_step, rows, epilogue);
       } else {
         alignas(kCacheLine) T values[kMaxTile];
@@ -267,6 +267,7 @@ class Task {
   int64_t partial_row_;  // tiles from one left panel's sums to the next one's
   const T *row_bias_, *col_bias_;
   int64_t *row_offsets_, *col_offsets_;
+  std::optional<int64_t> row_step_;  // if one holds for all rows
   std::byte* scratch_;
 };
 

@@ -27,12 +27,14 @@ CASES = [
     ConvCase("more_padding_than_filter", (1, 3, 5, 6), (4, 3, 3, 3), padding=((3, 2), (0, 4))),
     ConvCase("blocks_of_tiles", (3, 3, 61, 47), (18, 3, 3, 3), padding=1),
     ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
+    ConvCase("more_tiles_of_inputs", (9, 18, 9, 13), (35, 18, 3, 3), padding=((1, 0), (0, 0))),
     ConvCase("five_one_tile", (1, 1, 6, 6), (1, 1, 5, 5)),
     ConvCase("five_one_output", (2, 3, 5, 5), (5, 3, 5, 5)),
     ConvCase("five_off_every_vector", (2, 17, 9, 14), (33, 17, 5, 5), padding=((0, 1), (2, 0))),
     ConvCase("five_long_row", (1, 5, 8, 71), (7, 5, 5, 5), padding=2),
     ConvCase("five_more_padding", (1, 3, 5, 6), (4, 3, 5, 5), padding=((5, 2), (0, 6))),
     ConvCase("five_many_tasks", (5, 40, 26, 19), (70, 40, 5, 5), padding=2),
+    ConvCase("five_more_tiles_of_inputs", (10, 18, 12, 9), (20, 18, 5, 5), padding=((0, 1), (1, 0))),
 ]
 PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
 case_ = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -75,8 +75,9 @@ template <class T, int kTaps>
 constexpr WinogradTransforms<T> kTransforms{winograd_filter<T, kTaps>, winograd_output<T, kTaps>,
                                             winograd_gradient<T, kTaps>, winograd_filter_gradient<T, kTaps>};
 template <class T>
-constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>, pixels_to_planes<T>,
-                                       winograd_input<T>, kTransforms<T, 3>,   kTransforms<T, 5>};
+constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>,        pixels_to_planes<T>,
+                                       winograd_input<T>, winograd_input_gradient<T>, kTransforms<T, 3>,
+                                       kTransforms<T, 5>};
 template <class T>
 constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
 

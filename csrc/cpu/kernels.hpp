@@ -242,6 +242,8 @@ struct WinogradKernels {
                            int64_t count);
   // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows and columns lie as their strides say.
   void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride);
+  // Its adjoint: d[6][6] += B v B^T.
+  void (*input_gradient)(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride);
   WinogradTransforms<T> of3x3, of5x5;
 
   const WinogradTransforms<T>& of(int64_t taps) const { return taps == 3 ? of3x3 : of5x5; }

@@ -62,21 +62,6 @@ struct Plan {
   }
 };
 
-// A dy A^T of the tiles of a run.
-template <class T, class Place>
-void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& dy, const TileRun& run,
-                         T* stage, int64_t stride, Place place) {
-  const auto gradient = winograd_kernels<T>().of(grid.taps).gradient;
-  const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
-  for (int64_t k = 0; k < s.k; k += lanes) {
-    for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), tile, tile, run.row * tile,
-                  run.begin * tile, run.end - run.begin, stage,
-                  [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
-                    gradient(place(k, t), stride, cells, row_stride, column_stride);
-                  });
-  }
-}
-
 // u[element][k][nr] of one panel: += e^T v over the tiles of a block, or = for the first one.
 template <class T>
 void multiply_rows(const Plan<T>& plan, int64_t element, int64_t panel, Range rows, int64_t tiles, bool first,

@@ -121,6 +121,8 @@ std::vector<Problem> make_problems() {
          {.in = 13, .filter = 3, .stride = 2, .pad_end = 2}});
     add("one by one, tiles of few pixels", {.n = 2, .c = 70, .k = 37, .groups = 1, .axis = {}},
         {one, {.in = 5, .stride = 2}, {.in = 9, .stride = 2}});
+    add("fewer tiles of outputs than of inputs", {.n = 8, .c = 19, .k = 35, .groups = 1, .axis = {}},
+        {one, {.in = 9, .filter = 3, .pad_begin = 1}, {.in = 13, .filter = 3}});
     add("several tasks and tiles everywhere", {.n = 2, .c = 40, .k = 52, .groups = 1, .axis = {}},
         {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 21, .filter = 3, .pad_begin = 1, .pad_end = 2}});
   }

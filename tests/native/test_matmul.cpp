@@ -76,6 +76,7 @@ TEST(several_blocks_of_k_and_several_tasks) {
     check_product<float>(61, 203, 1100, memory, test::kNCHW, test::kNCHW, true);  // few rows: the left side is shared
     check_product<double>(203, 61, 600, test::kNCHW, memory, test::kNCHW, false);
   }
+  check_product<float>(31, 20, 7000, test::kNCHW, test::kNCHW, test::kNCHW, true);  // long ones: few columns
 }
 
 TEST(panels_of_one_vector_and_of_one_column) {

@@ -150,6 +150,40 @@ void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride, int64_
   }
 }
 
+template <class T>
+void winograd_input_gradient_1d(const Vector<T>* v, int from, Vector<T>* d, int to) {
+  const Vector<T> even_a = v[from] + v[2 * from], odd_a = kA<T> * (v[from] - v[2 * from]);
+  const Vector<T> even_b = v[3 * from] + v[4 * from], odd_b = kB<T> * (v[3 * from] - v[4 * from]);
+  const Vector<T> zero = v[0], infinity = v[5 * from];
+  d[0] = kA2<T> * kB2<T> * zero;
+  d[to] = kA2<T> * kB2<T> * infinity - kB2<T> * odd_a - kA2<T> * odd_b;
+  d[2 * to] = -(kA2<T> + kB2<T>)*zero - kB2<T> * even_a - kA2<T> * even_b;
+  d[3 * to] = odd_a + odd_b - (kA2<T> + kB2<T>)*infinity;
+  d[4 * to] = zero + even_a + even_b;
+  d[5 * to] = infinity;
+}
+
+template <class T>
+void winograd_input_gradient(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride) {
+  Vector<T> columns[36], row[6];
+#pragma GCC unroll 6
+  for (int j = 0; j < 6; ++j) {
+    Vector<T> column[6];
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i) column[i] = load(v + (6 * i + j) * stride);
+    winograd_input_gradient_1d<T>(column, 1, columns + j, 6);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < 6; ++i) {
+    winograd_input_gradient_1d<T>(columns + 6 * i, 1, row, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < 6; ++j) {
+      T* cell = d + i * row_stride + j * column_stride;
+      store<T>(cell, load(cell) + row[j]);
+    }
+  }
+}
+
 // [kCount][kCount] of x to [6][6] points, those `stride` apart.
 template <class T, int kCount>
 [[gnu::always_inline]] inline void square_to_points(Weights<T> w, T* v, int64_t stride, const T* x, int64_t row_stride,

@@ -34,7 +34,7 @@ CASES = [
     ConvCase("five_long_row", (1, 5, 8, 71), (7, 5, 5, 5), padding=2),
     ConvCase("five_more_padding", (1, 3, 5, 6), (4, 3, 5, 5), padding=((5, 2), (0, 6))),
     ConvCase("five_many_tasks", (5, 40, 26, 19), (70, 40, 5, 5), padding=2),
-    ConvCase("five_more_tiles_of_inputs", (10, 18, 12, 9), (20, 18, 5, 5), padding=((0, 1), (1, 0))),
+    ConvCase("five_more_inputs", (10, 18, 12, 9), (20, 18, 5, 5), padding=((0, 1), (1, 0))),
 ]
 PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
 case_ = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -189,6 +189,14 @@ inline void check_writable(const py::array& a, const std::string& name) {
     throw py::value_error(name + " has several indices for one element: pass an array that does not overlap itself");
 }
 
+template <class T>
+void check_output(const py::array& a, const std::string& name, const std::string& like, const Dims& shape,
+                  const std::string& why) {
+  check_type<T>(a, name, like);
+  check_shape(a, name, shape, why);
+  check_writable(a, name);
+}
+
 // Strides in elements, axes as [N, C, (D, (H,)) W]; missing spatial axes have extent one and stride zero.
 template <class T>
 Tensor<T> as_tensor(T* data, const py::array& a, bool channels_last) {

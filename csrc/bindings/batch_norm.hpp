@@ -39,9 +39,7 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
     const auto shape = tensor_shape(x, channels_last);
     const T *means = per_channel<T>(mean, "mean", shape[1]), *scales = per_channel<T>(scale, "scale", shape[1]),
             *biases = per_channel<T>(bias, "bias", shape[1]);
-    check_type<T>(y, "out", "x");
-    check_shape(y, "out", dims_of(x), "the shape of x");
-    check_writable(y, "out");
+    check_output<T>(y, "out", "x", dims_of(x), "the shape of x");
     const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, channels_last);
     const auto yt = writable<T>(y, channels_last);
@@ -60,9 +58,7 @@ inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::a
     check_shape(dy, "dy", dims_of(x), "the shape of x");
     const T *means = per_channel<T>(mean, "mean", shape[1]), *rstds = per_channel<T>(rstd, "rstd", shape[1]),
             *weights = per_channel<T>(weight, "weight", shape[1]);
-    check_type<T>(dx, "out", "dy");
-    check_shape(dx, "out", dims_of(x), "the shape of x");
-    check_writable(dx, "out");
+    check_output<T>(dx, "out", "dy", dims_of(x), "the shape of x");
     T* weight_grad = writable_per_channel<T>(dweight, "dweight", shape[1]);
     T* bias_grad = writable_per_channel<T>(dbias, "dbias", shape[1]);
     const py::array dy_view = addressable(dy), x_view = addressable(x);

@@ -36,9 +36,7 @@ void with_operands(Precision precision, const Argument& a, const Argument& b, co
     if (bias) check_type<T>(*bias, "bias", a.name);
     const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
     const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
-    check_type<T>(out, "out", a.name);
-    check_shape(out, "out", out_shape, out_why);
-    check_writable(out, "out");
+    check_output<T>(out, "out", a.name, out_shape, out_why);
     const py::array a_view = addressable(a.array), b_view = addressable(b.array);
     const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
     const auto result = writable<T>(out, channels_last);
@@ -112,9 +110,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     const int64_t channels = dy.shape(channels_last ? dy.ndim() - 1 : 1);
-    check_type<T>(db, "out", "dy");
-    check_shape(db, "out", {channels}, "one per channel of dy");
-    check_writable(db, "out");
+    check_output<T>(db, "out", "dy", {channels}, "one per channel of dy");
     const py::array dy_view = addressable(dy);
     const auto dyt = readable<T>(dy_view, channels_last);
     const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);

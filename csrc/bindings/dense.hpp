@@ -25,9 +25,7 @@ inline void matmul(const py::array& a, const py::array& b, const std::optional<p
     if (bias) check_type<T>(*bias, "bias", "a");
     const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
     const auto vector = optional_vector<T>(bias_view, "bias", b.shape(1), "one per column of b", "a");
-    check_type<T>(c, "out", "a");
-    check_shape(c, "out", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
-    check_writable(c, "out");
+    check_output<T>(c, "out", "a", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
     const py::array a_view = addressable(a), b_view = addressable(b);
     const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
@@ -41,9 +39,7 @@ inline void column_sum(const py::array& a, py::array& sums) {
   visit_float(a, "a", [&](auto zero) {
     using T = decltype(zero);
     check_rank(a, "a", 2);
-    check_type<T>(sums, "out", "a");
-    check_shape(sums, "out", {a.shape(1)}, "one per column of a");
-    check_writable(sums, "out");
+    check_output<T>(sums, "out", "a", {a.shape(1)}, "one per column of a");
     const py::array a_view = addressable(a);
     const auto am = readable_matrix<T>(a_view);
     const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};

@@ -14,14 +14,10 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
   visit_number(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_shape(x, "x", g.x, kOfGeometry);
-    check_type<T>(y, "out", "x");
-    check_shape(y, "out", g.y, "the output's");
-    check_writable(y, "out");
+    check_output<T>(y, "out", "x", g.y, "the output's");
     Tensor<int64_t> it;
     if (indices) {
-      check_type<int64_t>(*indices, "indices", "");
-      check_shape(*indices, "indices", g.y, "the output's");
-      check_writable(*indices, "indices");
+      check_output<int64_t>(*indices, "indices", "", g.y, "the output's");
       it = writable<int64_t>(*indices, g.channels_last);
     }
     const py::array x_view = addressable(x);
@@ -39,12 +35,8 @@ inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, bo
   visit_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_shape(x, "x", g.x, kOfGeometry);
-    check_type<T>(y, "out", "x");
-    check_shape(y, "out", g.y, "the output's");
-    check_writable(y, "out");
-    check_type<uint8_t>(offsets, "offsets", "");
-    check_shape(offsets, "offsets", g.y, "the output's");
-    check_writable(offsets, "offsets");
+    check_output<T>(y, "out", "x", g.y, "the output's");
+    check_output<uint8_t>(offsets, "offsets", "", g.y, "the output's");
     const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
@@ -62,9 +54,7 @@ inline void max_pool_offsets_dgrad(const PoolGeometry& g, const py::array& dy, c
     check_shape(dy, "dy", g.y, "the shape of the pool's output for these arguments");
     check_type<uint8_t>(offsets, "offsets", "");
     check_shape(offsets, "offsets", g.y, "the shape of dy");
-    check_type<T>(dx, "out", "dy");
-    check_shape(dx, "out", g.x, "input_shape");
-    check_writable(dx, "out");
+    check_output<T>(dx, "out", "dy", g.x, "input_shape");
     const py::array dy_view = addressable(dy);
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto at = readable<uint8_t>(offsets, g.channels_last);
@@ -110,9 +100,7 @@ inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
   visit_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_shape(x, "x", g.x, kOfGeometry);
-    check_type<T>(y, "out", "x");
-    check_shape(y, "out", g.y, "the output's");
-    check_writable(y, "out");
+    check_output<T>(y, "out", "x", g.y, "the output's");
     const py::array x_view = addressable(x);
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
@@ -126,9 +114,7 @@ inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     check_shape(dy, "dy", g.y, "the shape of the pool's output for these arguments");
-    check_type<T>(dx, "out", "dy");
-    check_shape(dx, "out", g.x, "input_shape");
-    check_writable(dx, "out");
+    check_output<T>(dx, "out", "dy", g.x, "input_shape");
     const py::array dy_view = addressable(dy);
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);

@@ -293,25 +293,25 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   const bool unit_pixels = joined && channels_last && dy.stride[1] == 1 && indices.stride[1] == 1;
   Cells cells(s.cells());
   // Adds what a task's indices name, or only looks at them.
-  const auto add = [&](auto really, int64_t task) {
+  const auto add = [&](auto adds, int64_t task) {
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];
-    if (really) clear(cleared, n, channels, plane_extents);
+    if (adds) clear(cleared, n, channels, plane_extents);
     T* plane = dx.at(n, channels.begin);
     for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
       const T* gradients = dy.at(n, channels.begin) + z * dy.stride[2] + p * dy.stride[3];
       const int64_t* found = indices.at(n, channels.begin) + z * indices.stride[2] + p * indices.stride[3];
       if (channels.size() == 1 && unit_rows)
-        return add_run<really>(gradients, found, q.size(), 0, *joined, plane, cells);
+        return add_run<adds>(gradients, found, q.size(), 0, *joined, plane, cells);
       for (int64_t i = 0; i < q.size(); ++i, gradients += dy.stride[4], found += indices.stride[4]) {
         if (unit_pixels) {
-          add_run<really>(gradients, found, channels.size(), 1, *joined, plane, cells);
+          add_run<adds>(gradients, found, channels.size(), 1, *joined, plane, cells);
           continue;
         }
         for (int64_t c = 0; c < channels.size(); ++c) {
           const int64_t index = found[c * indices.stride[1]];
           if (cells.contain(index)) {
-            if (really) plane[c * dx.stride[1] + place(index)] += gradients[c * dy.stride[1]];
+            if (adds) plane[c * dx.stride[1] + place(index)] += gradients[c * dy.stride[1]];
           } else {
             cells.refuse(index);
           }

@@ -93,14 +93,14 @@ void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64
   const int64_t cells = taps * taps, step = w.stride[4];
   const bool neighbours = std::abs(step) == 1 && w.stride[3] == taps * step;  // backwards in an input gradient
   for (int64_t c = 0; c < channels; ++c, g += cells * nr) {
-    const T* taps_of_first = w.data + c * w.stride[1];
+    const T* first_filter = w.data + c * w.stride[1];
     for (int64_t k = 0; neighbours && k < nr; k += kernel.lanes) {
       const auto some = static_cast<int>(std::clamp<int64_t>(filters - k, 0, kernel.lanes));
       kernel.planes_to_pixels(g + k + (step < 0 ? (cells - 1) * nr : 0), step * nr,
-                              taps_of_first + k * w.stride[0] + (step < 0 ? 1 - cells : 0), w.stride[0], some, cells);
+                              first_filter + k * w.stride[0] + (step < 0 ? 1 - cells : 0), w.stride[0], some, cells);
     }
     for (int64_t tap = 0; !neighbours && tap < cells; ++tap) {
-      const T* cell = taps_of_first + tap / taps * w.stride[3] + tap % taps * w.stride[4];
+      const T* cell = first_filter + tap / taps * w.stride[3] + tap % taps * w.stride[4];
       for (int k = 0; k < nr; ++k) g[tap * nr + k] = k < filters ? cell[k * w.stride[0]] : T(0);
     }
   }

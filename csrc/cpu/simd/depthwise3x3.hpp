@@ -36,10 +36,7 @@ class RowOfTaps {
     }
   }
 
-  void prefetch(const T* row) const {
-#pragma GCC unroll 2
-    for (int i = 0; i < kStride; ++i) __builtin_prefetch(row + cell_ + i * kLanes<T>);
-  }
+  void prefetch(const T* row) const { fetch_ahead(row + cell_, kStride); }
 
  private:
   // The cell that the first tap of the last output reads, counted from the first output's.
@@ -141,7 +138,10 @@ template <class T, int kStride, int kRows, bool kInside, class Taps>
                                              const InputRows<T>& x, const Taps& reader, Vector<T>* sums) {
   Vector<T> gradient[kRows];
 #pragma GCC unroll 3
-  for (int o = 0; o < kRows; ++o) gradient[o] = outputs.load_from(dy + o * dy_row);
+  for (int o = 0; o < kRows; ++o) {
+    gradient[o] = outputs.load_from(dy + o * dy_row);
+    fetch_ahead(dy + o * dy_row, 1);
+  }
   for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
     sums[3 * r] += gradient[o] * taps[0];
     sums[3 * r + 1] += gradient[o] * taps[1];

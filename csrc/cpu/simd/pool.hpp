@@ -20,15 +20,6 @@ constexpr Lane<T> lowest() {
 template <class T>
 using Codes = decltype(Vector<Lane<T>>{} < Vector<Lane<T>>{});  // integers as wide as the lanes of T
 
-// The rows of a plane and the taps of a pixel are streams too short for the hardware to follow, but side by side.
-template <class T>
-void fetch_ahead(const T* src, int64_t step) {
-  constexpr int64_t kAhead = 4096;  // bytes
-  const auto* const ahead = reinterpret_cast<const char*>(src) + kAhead;
-  __builtin_prefetch(ahead);
-  if (step == 2) __builtin_prefetch(ahead + kVectorBytes);
-}
-
 // A whole vector of lanes from as many elements, side by side: bytes are widened.
 template <class T>
 Vector<Lane<T>> load_side_by_side(const T* src) {

@@ -337,5 +337,14 @@ Vector<T> load_tap(const T* base, const RowTap& tap, int64_t first, int64_t step
                             clamp_lanes<T>(tap.end - first), step);
 }
 
+// The rows of a plane and the taps of a pixel are streams too short for the hardware to follow, but side by side.
+template <class T>
+void fetch_ahead(const T* src, int64_t step) {
+  constexpr int64_t kAhead = 4096;  // bytes
+  const auto* const ahead = reinterpret_cast<const char*>(src) + kAhead;
+  __builtin_prefetch(ahead);
+  if (step == 2) __builtin_prefetch(ahead + kVectorBytes);
+}
+
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA

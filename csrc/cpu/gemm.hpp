@@ -79,7 +79,7 @@ struct Product {
 };
 
 // The panels of an operand's lanes: whole ones and, where `vector` is given, at the end perhaps one of a single vector,
-// or up to `singles` single lanes, so that an extent just beyond some panels does not cost another.
+// and up to `singles` single lanes, so that an extent just beyond some panels does not cost another.
 class Panels {
  public:
   Panels() = default;

@@ -157,7 +157,7 @@ struct TilesPlan {
                std::min(kInputs / (kElements * channels * unit * static_cast<int64_t>(sizeof(T))),
                         ceil_div(grid.count, unit) / kMinTasks)) {
     const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
-    v_stride = (blocks.size * unit * channels | line) + line;
+    v_stride = blocks.size * unit * channels | line;
     m_stride = blocks.size * unit * kFilterPanels * gemm.nr + line;
     bias = array_bytes(kElements * filters, s.c, sizeof(T));
     shared = bias + array_bytes(filters, 1, sizeof(T));

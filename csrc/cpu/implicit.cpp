@@ -168,7 +168,9 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
   };
   if (run_thinned(s, x, workspace_limit, run)) return;
   if (pointwise::wgrad_serves(s, dy, x)) return pointwise::wgrad(s, dy, x, dw, workspace_limit);
-  const bool channels_last = channels_contiguous(x.stride[1], s.c);
+  // With few pixels dw is most of the memory: patches are packed once for all tasks, and in the order of its cells.
+  const bool few = 4 * s.n * s.pixels() < s.k;
+  const bool channels_last = channels_contiguous(x.stride[1], s.c) && !(few && s.taps() > 1);
   // Pixels that lie as one row are the k of a matrix, which the micro-kernel reads where it lies.
   const auto dy_step = pixel_step(s, dy, out_extents(s)), x_step = pixel_step(s, x, in_extents(s));
   const MatrixOperand<T> gradient_matrix(dy.data, dy.stride[1], dy_step.value_or(0));
@@ -186,6 +188,7 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
                   : !channels_last                ? static_cast<const Operand<T>*>(&plane_rows)
                   : s.pointwise() && x_step       ? static_cast<const Operand<T>*>(&pixel_matrix)
                                                   : &pixel_rows;
+  product.share_right = few;
   product.result = dw.data;
   product.rows = Lattice::line(s.k, dw.stride[0]);
   const auto [t, r, f] = filter_extents(s);

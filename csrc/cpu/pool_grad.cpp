@@ -301,8 +301,7 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
     for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
       const T* gradients = dy.at(n, channels.begin) + z * dy.stride[2] + p * dy.stride[3];
       const int64_t* found = indices.at(n, channels.begin) + z * indices.stride[2] + p * indices.stride[3];
-      if (channels.size() == 1 && unit_rows)
-        return add_run<adds>(gradients, found, q.size(), 0, *joined, plane, cells);
+      if (channels.size() == 1 && unit_rows) return add_run<adds>(gradients, found, q.size(), 0, *joined, plane, cells);
       for (int64_t i = 0; i < q.size(); ++i, gradients += dy.stride[4], found += indices.stride[4]) {
         if (unit_pixels) {
           add_run<adds>(gradients, found, channels.size(), 1, *joined, plane, cells);

@@ -227,6 +227,16 @@ TEST(filter_gradient) {
   check_filter_gradient<double>();
 }
 
+TEST(a_filter_gradient_over_more_pixels_than_a_block_of_k_and_few_for_the_filters) {
+  if (!test::kLargeProblems) return test::skip("too large for this backend");
+  const Problem p = make_problem("few pixels", {.n = 1, .c = 2, .k = 2060, .groups = 1, .axis = {}},
+                                 {Axis{}, {.in = 28, .filter = 2}, {.in = 20, .filter = 2}});
+  const auto dy = p.dy.to<float>(test::kNCHW), x = p.x.to<float>(test::kNCHW);
+  GuardedTensor<float> dw(p.dw.shape(), test::kNCHW);
+  conv_wgrad(p.shape, dy.readable(), x.readable(), dw.tensor(), {.algorithm = Algorithm::implicit});
+  CHECK(dw.same_cells(p.dw.to<float>(test::kNCHW)) && dw.guards_intact());
+}
+
 TEST(a_workspace_that_is_too_small_is_an_error_before_anything_is_written) {
   if (!test::kImplicitNeedsWorkspace) return test::skip("this backend needs none");
   const Problem& p = problems()[0];

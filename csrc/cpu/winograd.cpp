@@ -15,31 +15,15 @@
 #include <utility>
 
 #include "adjoint.hpp"
-#include "gemm.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
+#include "winograd_adjoint.hpp"
+#include "winograd_plan.hpp"
 #include "winograd_tiles.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu::winograd {
 namespace {
-
-constexpr int64_t kSmallFilters = 1 << 20;  // bytes of u that stay in a second-level cache
-
-// A row of pixels of a stage.
-template <class T>
-void write_row(const T* pixels, int channels, int64_t count, T* row, int64_t channel_stride, int64_t column_stride) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
-  if (column_stride == 1)
-    return winograd_kernels<T>().pixels_to_planes(row, channel_stride, pixels, lanes, channels, count);
-  for (int64_t i = 0; i < count; ++i, pixels += lanes, row += column_stride) {
-    if (channel_stride == 1) {
-      std::copy_n(pixels, channels, row);
-    } else {
-      for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
-    }
-  }
-}
 
 // Writes the stage's rows of outputs of some filters.
 template <class T>
@@ -82,117 +66,10 @@ void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Ra
   });
 }
 
-// g[c][tap][nr] of some filters and channels.
-template <class T>
-void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64_t channels, int nr, T* g) {
-  const bool joined = w.stride[4] == 1 && w.stride[3] == taps && w.stride[1] == taps * taps;
-  if (joined) {
-    return MatrixOperand<T>(w.data, w.stride[0], 1).pack(g, nr, {0, filters}, {0, channels * taps * taps}, nullptr);
-  }
-  const WinogradKernels<T>& kernel = winograd_kernels<T>();
-  const int64_t cells = taps * taps, step = w.stride[4];
-  const bool neighbours = std::abs(step) == 1 && w.stride[3] == taps * step;  // backwards in an input gradient
-  for (int64_t c = 0; c < channels; ++c, g += cells * nr) {
-    const T* first_filter = w.data + c * w.stride[1];
-    for (int64_t k = 0; neighbours && k < nr; k += kernel.lanes) {
-      const auto some = static_cast<int>(std::clamp<int64_t>(filters - k, 0, kernel.lanes));
-      kernel.planes_to_pixels(g + k + (step < 0 ? (cells - 1) * nr : 0), step * nr,
-                              first_filter + k * w.stride[0] + (step < 0 ? 1 - cells : 0), w.stride[0], some, cells);
-    }
-    for (int64_t tap = 0; !neighbours && tap < cells; ++tap) {
-      const T* cell = first_filter + tap / taps * w.stride[3] + tap % taps * w.stride[4];
-      for (int k = 0; k < nr; ++k) g[tap * nr + k] = k < filters ? cell[k * w.stride[0]] : T(0);
-    }
-  }
-}
-
 // Zeros after the last one.
 template <class T>
 void copy_bias(const Vector<const T>& bias, int64_t filters, int64_t count, T* out) {
   for (int64_t k = 0; k < count; ++k) out[k] = bias.data != nullptr && k < filters ? bias[k] : T(0);
-}
-
-// u[36][channel][nr], the 36 `stride` apart: some channels of the filters of one panel.
-template <class T>
-void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t panel, Range channels, T* u,
-                       int64_t stride) {
-  constexpr int64_t kRows = 72;
-  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
-  const int64_t taps = s.axis[1].filter, rows = taps * taps, some = kRows / rows;
-  alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][nr] of some channels
-  const int64_t filters = std::min(nr, s.k - panel * nr);
-  for (int64_t first = channels.begin; first < channels.end; first += some) {
-    const int64_t count = std::min(some, channels.end - first);
-    const Tensor<const T> part{w.at(panel * nr, first), w.stride};
-    pack_filters(part, taps, filters, count, static_cast<int>(nr), g);
-    for (int64_t c = 0; c < count; ++c, u += nr) {
-      for (int64_t lane = 0; lane < nr; lane += lanes)
-        winograd_kernels<T>().of(taps).filter(u + lane, stride, g + c * rows * nr + lane, nr);
-    }
-  }
-}
-
-// Small filters, many tiles: u is made once, and each task does all there is to do for its tiles.
-template <class T>
-struct TilesPlan {
-  static constexpr int64_t kInputs = 3 << 19;  // bytes of v: what a core finds again in the outer caches
-  static constexpr int64_t kFilterPanels = 2;  // of m
-  static constexpr int64_t kMinTasks = 8;
-  const GemmKernels<T>& gemm = gemm_kernels<T>();
-  TileGrid grid;
-  int64_t unit;                       // tiles
-  int64_t channels, filters, panels;  // rounded up to whole vectors, to whole panels
-  Blocks blocks;                      // of units, the tasks
-  int64_t v_stride, m_stride;         // elements between the 36 parts; odd numbers of cache lines, apart in every cache
-  std::size_t bias, shared, m, stage, thread;  // the workspace: u, bias, and of each thread v, m, stage
-
-  // Tasks are some units of so many tiles.
-  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kSpan * kStageColumns)
-      : grid(s),
-        unit(tiles_of_unit),
-        channels(ceil_div(s.c, winograd_kernels<T>().lanes) * winograd_kernels<T>().lanes),
-        filters(ceil_div(s.k, gemm.nr) * gemm.nr),
-        panels(filters / gemm.nr),
-        blocks(ceil_div(grid.count, unit),
-               std::min(kInputs / (kElements * channels * unit * static_cast<int64_t>(sizeof(T))),
-                        ceil_div(grid.count, unit) / kMinTasks)) {
-    const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
-    v_stride = blocks.size * unit * channels | line;
-    m_stride = blocks.size * unit * kFilterPanels * gemm.nr + line;
-    bias = array_bytes(kElements * filters, s.c, sizeof(T));
-    shared = bias + array_bytes(filters, 1, sizeof(T));
-    m = array_bytes(kElements, v_stride, sizeof(T));
-    stage = m + array_bytes(kElements, m_stride, sizeof(T));
-    thread = stage + array_bytes(stage_cells, winograd_kernels<T>().lanes, sizeof(T));
-  }
-  // It needs enough tiles for its tasks.
-  static bool serves(const ConvShape& s) {
-    return small_filters(s) && TileGrid(s).count >= kMinTasks * gemm_kernels<T>().mr;
-  }
-  static bool small_filters(const ConvShape& s) {
-    return kElements * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters;
-  }
-  Range tiles(int64_t block) const {
-    const Range units = blocks[block];
-    return {units.begin * unit, std::min(grid.count, units.end * unit)};
-  }
-};
-
-// m[36][tile][filters of some panels] = v u.
-template <class T>
-void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles, Range panels, const T* u, const T* v,
-                     T* m) {
-  const int64_t mr = plan.gemm.mr, nr = plan.gemm.nr, width = plan.kFilterPanels * nr;
-  for (int64_t e = 0; e < kElements; ++e) {
-    for (int64_t p = panels.begin; p < panels.end; ++p) {
-      const T* b = u + (e * plan.panels + p) * s.c * nr;
-      for (int64_t t = 0; t < tiles; t += mr) {
-        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
-                                m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
-                                static_cast<int>(std::min(mr, tiles - t)), {}, {b, 0});
-      }
-    }
-  }
 }
 
 template <class T>
@@ -310,86 +187,6 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
   }
 }
 
-// Without padding an input gradient has more cells than dy, and the tiles of dy are fewer: each adds its 6x6 cells
-//
-//   dx += B [ sum over k of (G g G^T) * (A dy A^T) ] B^T
-//
-// A task is some images, whose planes of a vector of channels add up in a stage.
-template <class T>
-class Adjoint {
- public:
-  explicit Adjoint(const ConvShape& s) : s_(s), swapped_(s), grid_(s) { std::swap(swapped_.c, swapped_.k); }
-
-  bool serves() const {
-    const int64_t tiles = ceil_div(s_.axis[1].in, grid_.tile) * ceil_div(s_.axis[2].in, grid_.tile);
-    return TilesPlan<T>::small_filters(s_) && s_.n >= TilesPlan<T>::kMinTasks && grid_.count >= kMinTiles &&
-           rows() * columns() <= kMaxStage && 4 * grid_.rows * grid_.columns <= 3 * tiles;
-  }
-
-  void run(const Tensor<const T>& dy, Tensor<const T> w, const Tensor<T>& dx, std::size_t workspace_limit) const {
-    const TilesPlan<T> plan(swapped_, grid_.rows * grid_.columns, std::max(rows() * columns(), kSpan * kStageColumns));
-    const int64_t nr = plan.gemm.nr, part = s_.k * nr;
-    const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
-    const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
-    T* u = memory.at<T>(0);
-    std::swap(w.stride[0], w.stride[1]);
-    parallel_for(plan.panels, threads, [&](int64_t panel, int) {
-      transform_filters(swapped_, w, panel, {0, s_.k}, u + panel * part, plan.panels * part);
-    });
-    parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
-      const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
-      T *e = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
-      const Range tiles = plan.tiles(block);
-      for_each_tile_run(grid_, tiles, [&](const TileRun& run) {
-        transform_gradients(s_, grid_, dy, run, stage, plan.v_stride,
-                            [&](int64_t k, int64_t t) { return e + (run.first + t) * plan.channels + k; });
-      });
-      for (int64_t p = 0; p < plan.panels; p += plan.kFilterPanels) {
-        const Range panels{p, std::min(plan.panels, p + plan.kFilterPanels)};
-        multiply_panels(plan, swapped_, tiles.size(), panels, u, e, m);
-        for (int64_t c = panels.begin * nr; c < std::min(s_.c, panels.end * nr); c += lanes_) {
-          for (int64_t t = 0; t < tiles.size(); t += plan.unit) {
-            add_tiles(m + t * plan.kFilterPanels * nr + (c - panels.begin * nr), plan.kFilterPanels * nr, plan.m_stride,
-                      stage);
-            write((tiles.begin + t) / plan.unit, c, stage, dx);
-          }
-        }
-      }
-    });
-  }
-
- private:
-  static constexpr int64_t kMaxStage = 1024;  // cells
-  static constexpr int64_t kMinTiles = 32;
-
-  int64_t rows() const { return grid_.rows * grid_.tile + kSpan - grid_.tile; }
-  int64_t columns() const { return grid_.columns * grid_.tile + kSpan - grid_.tile; }
-
-  void add_tiles(const T* m, int64_t width, int64_t stride, T* stage) const {
-    std::fill_n(stage, rows() * columns() * lanes_, T(0));
-    for (int64_t row = 0; row < grid_.rows; ++row) {
-      for (int64_t column = 0; column < grid_.columns; ++column, m += width) {
-        T* cells = stage + (row * columns() + column) * grid_.tile * lanes_;
-        winograd_kernels<T>().input_gradient(cells, columns() * lanes_, lanes_, m, stride);
-      }
-    }
-  }
-
-  void write(int64_t n, int64_t c, const T* stage, const Tensor<T>& dx) const {
-    const auto &height = s_.axis[1], &width = s_.axis[2];
-    const auto channels = static_cast<int>(std::min(lanes_, s_.c - c));
-    for (int64_t h = 0; h < height.in; ++h) {
-      const T* pixels = stage + ((h + height.pad_begin) * columns() + width.pad_begin) * lanes_;
-      write_row(pixels, channels, width.in, dx.at(n, c) + h * dx.stride[3], dx.stride[1], dx.stride[4]);
-    }
-  }
-
-  const ConvShape& s_;
-  ConvShape swapped_;  // a convolution from dy's channels to dx's, with the tiles of dy
-  TileGrid grid_;
-  int64_t lanes_ = winograd_kernels<T>().lanes;
-};
-
 }  // namespace
 
 bool serves(const ConvShape& s) {
@@ -408,8 +205,7 @@ void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<cons
 template <class T>
 void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
            std::size_t workspace_limit) {
-  if (const Adjoint<T> adjoint(s); bias.data == nullptr && !relu && adjoint.serves())
-    return adjoint.run(dy, w, dx, workspace_limit);
+  if (bias.data == nullptr && !relu && adjoint_serves<T>(s)) return adjoint(s, dy, w, dx, workspace_limit);
   for_each_phase(s, w, dx,
                  [&](ConvShape adjoint, Tensor<const T> taps, Tensor<T> inputs) {  // without stride, there is one
                    std::swap(adjoint.c, adjoint.k);

@@ -135,4 +135,19 @@ void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<
   }
 }
 
+// A row of pixels of a stage.
+template <class T>
+void write_row(const T* pixels, int channels, int64_t count, T* row, int64_t channel_stride, int64_t column_stride) {
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  if (column_stride == 1)
+    return winograd_kernels<T>().pixels_to_planes(row, channel_stride, pixels, lanes, channels, count);
+  for (int64_t i = 0; i < count; ++i, pixels += lanes, row += column_stride) {
+    if (channel_stride == 1) {
+      std::copy_n(pixels, channels, row);
+    } else {
+      for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
+    }
+  }
+}
+
 }  // namespace fastconv::cpu::winograd

@@ -1,0 +1,122 @@
+// What the forward pass and the input gradient share: transformed filters, and tasks of tiles that use all of them.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "gemm.hpp"
+#include "winograd_tiles.hpp"
+#include "workspace.hpp"
+
+namespace fastconv::cpu::winograd {
+
+inline constexpr int64_t kSmallFilters = 1 << 20;  // bytes of u that stay in a second-level cache
+
+// g[c][tap][nr] of some filters and channels.
+template <class T>
+void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64_t channels, int nr, T* g) {
+  const bool joined = w.stride[4] == 1 && w.stride[3] == taps && w.stride[1] == taps * taps;
+  if (joined) {
+    return MatrixOperand<T>(w.data, w.stride[0], 1).pack(g, nr, {0, filters}, {0, channels * taps * taps}, nullptr);
+  }
+  const WinogradKernels<T>& kernel = winograd_kernels<T>();
+  const int64_t cells = taps * taps, step = w.stride[4];
+  const bool neighbours = std::abs(step) == 1 && w.stride[3] == taps * step;  // backwards in an input gradient
+  for (int64_t c = 0; c < channels; ++c, g += cells * nr) {
+    const T* first_filter = w.data + c * w.stride[1];
+    for (int64_t k = 0; neighbours && k < nr; k += kernel.lanes) {
+      const auto some = static_cast<int>(std::clamp<int64_t>(filters - k, 0, kernel.lanes));
+      kernel.planes_to_pixels(g + k + (step < 0 ? (cells - 1) * nr : 0), step * nr,
+                              first_filter + k * w.stride[0] + (step < 0 ? 1 - cells : 0), w.stride[0], some, cells);
+    }
+    for (int64_t tap = 0; !neighbours && tap < cells; ++tap) {
+      const T* cell = first_filter + tap / taps * w.stride[3] + tap % taps * w.stride[4];
+      for (int k = 0; k < nr; ++k) g[tap * nr + k] = k < filters ? cell[k * w.stride[0]] : T(0);
+    }
+  }
+}
+
+// u[36][channel][nr], the 36 `stride` apart: some channels of the filters of one panel.
+template <class T>
+void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t panel, Range channels, T* u,
+                       int64_t stride) {
+  constexpr int64_t kRows = 72;
+  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  const int64_t taps = s.axis[1].filter, rows = taps * taps, some = kRows / rows;
+  alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][nr] of some channels
+  const int64_t filters = std::min(nr, s.k - panel * nr);
+  for (int64_t first = channels.begin; first < channels.end; first += some) {
+    const int64_t count = std::min(some, channels.end - first);
+    const Tensor<const T> part{w.at(panel * nr, first), w.stride};
+    pack_filters(part, taps, filters, count, static_cast<int>(nr), g);
+    for (int64_t c = 0; c < count; ++c, u += nr) {
+      for (int64_t lane = 0; lane < nr; lane += lanes)
+        winograd_kernels<T>().of(taps).filter(u + lane, stride, g + c * rows * nr + lane, nr);
+    }
+  }
+}
+
+// Small filters, many tiles: u is made once, and each task does all there is to do for its tiles.
+template <class T>
+struct TilesPlan {
+  static constexpr int64_t kInputs = 3 << 19;  // bytes of v: what a core finds again in the outer caches
+  static constexpr int64_t kFilterPanels = 2;  // of m
+  static constexpr int64_t kMinTasks = 8;
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  TileGrid grid;
+  int64_t unit;                       // tiles
+  int64_t channels, filters, panels;  // rounded up to whole vectors, to whole panels
+  Blocks blocks;                      // of units, the tasks
+  int64_t v_stride, m_stride;         // elements between the 36 parts; odd numbers of cache lines, apart in every cache
+  std::size_t bias, shared, m, stage, thread;  // the workspace: u, bias, and of each thread v, m, stage
+
+  // Tasks are some units of so many tiles.
+  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kSpan * kStageColumns)
+      : grid(s),
+        unit(tiles_of_unit),
+        channels(ceil_div(s.c, winograd_kernels<T>().lanes) * winograd_kernels<T>().lanes),
+        filters(ceil_div(s.k, gemm.nr) * gemm.nr),
+        panels(filters / gemm.nr),
+        blocks(ceil_div(grid.count, unit),
+               std::min(kInputs / (kElements * channels * unit * static_cast<int64_t>(sizeof(T))),
+                        ceil_div(grid.count, unit) / kMinTasks)) {
+    const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
+    v_stride = blocks.size * unit * channels | line;
+    m_stride = blocks.size * unit * kFilterPanels * gemm.nr + line;
+    bias = array_bytes(kElements * filters, s.c, sizeof(T));
+    shared = bias + array_bytes(filters, 1, sizeof(T));
+    m = array_bytes(kElements, v_stride, sizeof(T));
+    stage = m + array_bytes(kElements, m_stride, sizeof(T));
+    thread = stage + array_bytes(stage_cells, winograd_kernels<T>().lanes, sizeof(T));
+  }
+  // It needs enough tiles for its tasks.
+  static bool serves(const ConvShape& s) {
+    return small_filters(s) && TileGrid(s).count >= kMinTasks * gemm_kernels<T>().mr;
+  }
+  static bool small_filters(const ConvShape& s) {
+    return kElements * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters;
+  }
+  Range tiles(int64_t block) const {
+    const Range units = blocks[block];
+    return {units.begin * unit, std::min(grid.count, units.end * unit)};
+  }
+};
+
+// m[36][tile][filters of some panels] = v u.
+template <class T>
+void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles, Range panels, const T* u, const T* v,
+                     T* m) {
+  const int64_t mr = plan.gemm.mr, nr = plan.gemm.nr, width = plan.kFilterPanels * nr;
+  for (int64_t e = 0; e < kElements; ++e) {
+    for (int64_t p = panels.begin; p < panels.end; ++p) {
+      const T* b = u + (e * plan.panels + p) * s.c * nr;
+      for (int64_t t = 0; t < tiles; t += mr) {
+        plan.gemm.tile_unpacked(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, nr, nullptr,
+                                m + e * plan.m_stride + t * width + (p - panels.begin) * nr, width,
+                                static_cast<int>(std::min(mr, tiles - t)), {}, {b, 0});
+      }
+    }
+  }
+}
+
+}  // namespace fastconv::cpu::winograd

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "adjoint.hpp"
+#include "gemm.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
 #include "winograd_adjoint.hpp"

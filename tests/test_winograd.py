@@ -28,6 +28,11 @@ CASES = [
     ConvCase("blocks_of_tiles", (3, 3, 61, 47), (18, 3, 3, 3), padding=1),
     ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
     ConvCase("more_tiles_of_inputs", (9, 18, 9, 13), (35, 18, 3, 3), padding=((1, 0), (0, 0))),
+    ConvCase("two_by_two", (40, 18, 2, 2), (35, 18, 3, 3), padding=1),
+    ConvCase("two_by_two_large_filters", (3, 70, 2, 2), (130, 70, 3, 3), padding=1),
+    ConvCase("two_by_two_without_padding", (33, 18, 4, 4), (35, 18, 3, 3)),
+    ConvCase("two_rows", (2, 5, 2, 71), (7, 5, 3, 3), padding=((1, 1), (2, 0))),
+    ConvCase("one_column", (3, 20, 37, 3), (18, 20, 3, 3), padding=((0, 1), (0, 0))),
     ConvCase("five_one_tile", (1, 1, 6, 6), (1, 1, 5, 5)),
     ConvCase("five_one_output", (2, 3, 5, 5), (5, 3, 5, 5)),
     ConvCase("five_off_every_vector", (2, 17, 9, 14), (33, 17, 5, 5), padding=((0, 1), (2, 0))),
@@ -56,9 +61,11 @@ def test_the_error_is_bounded(case: ConvCase, which: Pass, layout: Layout, dtype
 
 
 @which_
-@pytest.mark.parametrize("taps", [3, 5])
-def test_the_error_of_a_deep_layer(which: Pass, taps: int) -> None:
-    case = ConvCase("deep", (1, 512, 9, 8), (512, 512, taps, taps), padding=taps // 2)
+@pytest.mark.parametrize(
+    ("taps", "shape"), [(3, (1, 512, 9, 8)), (3, (16, 512, 2, 2)), (5, (1, 512, 9, 8))]
+)
+def test_the_error_of_a_deep_layer(which: Pass, taps: int, shape: tuple[int, ...]) -> None:
+    case = ConvCase("deep", shape, (512, 512, taps, taps), padding=taps // 2)
     problem = random_problem(case, "float32")
     want = problem.exact(which)
     got = problem.run(which, "float32", algorithm="winograd")

@@ -94,7 +94,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) &&
       std::min(shape.c, shape.k) >= (shape.axis[1].filter == 3 ? 8 : 16) &&
-      shape.n * shape.pixels() >= (pass == Pass::weight ? 100 : 48)) {
+      shape.n * shape.pixels() >= (pass == Pass::input ? 16 : 48)) {
     return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};
   }
   if (pass == Pass::input && shape.group_c() <= 4)

@@ -71,13 +71,13 @@ template <class T>
 constexpr PoolGradientKernels<T> kPoolGradient{spread_block<T>};
 template <class T>
 constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
-template <class T, int kTaps>
-constexpr WinogradTransforms<T> kTransforms{winograd_filter<T, kTaps>, winograd_output<T, kTaps>,
-                                            winograd_gradient<T, kTaps>, winograd_filter_gradient<T, kTaps>};
+template <class T, int kOutputs, int kTaps, class W = Winograd<T, kOutputs, kTaps>>
+constexpr WinogradTransforms<T> kTransforms{W::input,  W::input_gradient, W::filter,
+                                            W::output, W::gradient,       W::filter_gradient};
 template <class T>
-constexpr WinogradKernels<T> kWinograd{kLanes<T>,         planes_to_pixels<T>,        pixels_to_planes<T>,
-                                       winograd_input<T>, winograd_input_gradient<T>, kTransforms<T, 3>,
-                                       kTransforms<T, 5>};
+constexpr WinogradKernels<T> kWinograd{
+    kLanes<T>,           planes_to_pixels<T>, pixels_to_planes<T>, kTransforms<T, 4, 3>, kTransforms<T, 2, 3>,
+    kTransforms<T, 2, 5>};
 template <class T>
 constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
 

@@ -218,15 +218,19 @@ struct SumKernels {
   void (*divide)(T* out, int64_t out_step, const T* src, int64_t src_step, const T* divisors, T factor, int64_t count);
 };
 
-// Winograd's transforms of filters g[r][r] and outputs y[o][o], r + o = 7.
+// Winograd's transforms of F(o x o, r x r): of inputs d[s][s], filters g[r][r] and outputs y[o][o], s = o + r - 1.
 template <class T>
 struct WinogradTransforms {
-  // u[36], `stride` apart, is G g G^T of g[r][r], for the filters of one vector.
+  // v[s * s] of one tile, `stride` apart, is B^T d B, whose rows and columns lie as their strides say.
+  void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride);
+  // Its adjoint: d += B v B^T.
+  void (*input_gradient)(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride);
+  // u[s * s], `stride` apart, is G g G^T, for the filters of one vector.
   void (*filter)(T* u, int64_t stride, const T* g, int64_t tap_stride);
-  // y[o][o] is A^T m A + bias of m[36], `stride` apart, through relu. bias: one vector.
+  // y is A^T m A + bias of m[s * s], `stride` apart, through relu. bias: one vector.
   void (*output)(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias, bool relu);
-  // Their adjoints, for the weight gradient: e[36], `stride` apart, is A dy A^T of dy[o][o]; g[r][r][lanes] is G^T u G
-  // of u[36], `stride` apart.
+  // Their adjoints, for the weight gradient: e[s * s], `stride` apart, is A dy A^T of dy[o][o]; g[r][r][lanes] is
+  // G^T u G of u[s * s], `stride` apart.
   void (*gradient)(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride);
   void (*filter_gradient)(T* g, const T* u, int64_t stride);
 };
@@ -240,13 +244,7 @@ struct WinogradKernels {
                            int64_t count);
   void (*pixels_to_planes)(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
                            int64_t count);
-  // v[36] of one tile, `stride` apart, is B^T d B of d[6][6], whose rows and columns lie as their strides say.
-  void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride);
-  // Its adjoint: d[6][6] += B v B^T.
-  void (*input_gradient)(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride);
-  WinogradTransforms<T> of3x3, of5x5;
-
-  const WinogradTransforms<T>& of(int64_t taps) const { return taps == 3 ? of3x3 : of5x5; }
+  WinogradTransforms<T> f4x4_3x3, f2x2_3x3, f2x2_5x5;
 };
 
 // Values [rows][channels], rows `stride` apart, channels contiguous.

@@ -1,12 +1,17 @@
-// An output is cut into tiles of 4x4 (of 2x2 for filters of 5x5), each computed from 6x6 inputs d and filters g (Lavin
-// and Gray, arXiv 1509.09308):
+// An output is cut into tiles, each computed from overlapping inputs d and filters g (Lavin and Gray, arXiv
+// 1509.09308):
 //
-//   y = A^T [ sum over c of (G g G^T) * (B^T d B) ] A        * is elementwise: 36 products of matrices
+//   y = A^T [ sum over c of (G g G^T) * (B^T d B) ] A        * is elementwise: a product of matrices for each element
 //
-//   u[36][K panel][C][nr]   transformed filters
-//   v[36][tile][C]          transformed inputs of some tiles
-//   m[36][tile][K]          m[e] = v[e] u[e], for a panel or two of filters at a time, so that it stays in the
-//                           second-level cache
+//   u[element][K panel][C][nr]   transformed filters
+//   v[element][tile][C]          transformed inputs of some tiles
+//   m[element][tile][K]          m[e] = v[e] u[e], for a panel or two of filters at a time, so that it stays in the
+//                                second-level cache
+//
+//                tile   inputs d   elements   multiplications for an output
+//   F(4x4, 3x3)  4x4    6x6        36         2.25, by definition 9
+//   F(2x2, 3x3)  2x2    4x4        16         4
+//   F(2x2, 5x5)  2x2    6x6        36         9, by definition 25
 //
 // Lanes are channels throughout, so a transform is the same few additions for every lane.
 #include "winograd.hpp"
@@ -40,12 +45,12 @@ void unstage(const ConvShape& s, int64_t tile, const TileRun& run, int64_t k, co
   }
 }
 
-// y of some tiles and filters, from their products m[36][tile][width]: written in place where a vector of channels can
-// be, through the stage otherwise.
+// y of some tiles and filters, from their products m[element][tile][width]: written in place where a vector of channels
+// can be, through the stage otherwise.
 template <class T>
 void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Range filters, const T* m, int64_t stride,
                        int64_t width, const T* bias, bool relu, T* stage, const Tensor<T>& y) {
-  const auto output = winograd_kernels<T>().of(grid.taps).output;
+  const auto output = transforms<T>(grid).output;
   const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
   for_each_tile_run(grid, tiles, [&](const TileRun& run) {
     const bool whole_rows = (run.row + 1) * tile <= s.axis[1].out;
@@ -83,7 +88,7 @@ void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<c
   T *u = memory.at<T>(0), *biases = memory.at<T>(plan.bias);
   copy_bias(bias, s.k, plan.filters, biases);
   parallel_for(plan.panels, threads, [&](int64_t panel, int) {
-    transform_filters(s, w, panel, {0, s.c}, u + panel * part, plan.panels * part);
+    transform_filters(s, plan.grid, w, panel, {0, s.c}, u + panel * part, plan.panels * part);
   });
   parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
     const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
@@ -104,7 +109,7 @@ void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<c
 
 // Large filters, or few tiles: u, which would be written to memory and read back, never exists. For a block of tiles
 // whose v all threads share, each task transforms the filters of one panel, some channels at a time, and multiplies
-// them at once: u[36][channel][nr], m[36][tile][nr].
+// them at once: u[element][channel][nr], m[element][tile][nr].
 template <class T>
 struct FiltersPlan {
   static constexpr int64_t kInputs = 9 << 20;      // bytes of v: what the last-level cache holds
@@ -122,17 +127,17 @@ struct FiltersPlan {
       : grid(s),
         channels(ceil_div(s.c, lanes) * lanes),
         panels(ceil_div(s.k, static_cast<int64_t>(gemm.nr))),
-        blocks(grid.count,
-               std::min(kInputs / channels, kProducts / gemm.nr) / (kElements * static_cast<int64_t>(sizeof(T)))) {
+        blocks(grid.count, std::min(kInputs / channels, kProducts / gemm.nr) /
+                               (grid.elements() * static_cast<int64_t>(sizeof(T)))) {
     const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
     v_stride = blocks.size * channels + line;
     u_stride = kChannels * gemm.nr + line;
     m_stride = blocks.size * gemm.nr + line;
-    bias = array_bytes(kElements, v_stride, sizeof(T));
+    bias = array_bytes(grid.elements(), v_stride, sizeof(T));
     shared = bias + array_bytes(panels * gemm.nr, 1, sizeof(T));
-    m = array_bytes(kElements, u_stride, sizeof(T));
-    stage = m + array_bytes(kElements, m_stride, sizeof(T));
-    thread = stage + array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
+    m = array_bytes(grid.elements(), u_stride, sizeof(T));
+    stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
+    thread = stage + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T));
   }
 };
 
@@ -141,7 +146,7 @@ template <class T>
 void multiply_channels(const FiltersPlan<T>& plan, int64_t tiles, Range channels, const T* v, const T* u, T* m) {
   const int64_t nr = plan.gemm.nr;
   const Blocks rows(tiles, plan.gemm.mr);
-  for (int64_t e = 0; e < kElements; ++e) {
+  for (int64_t e = 0; e < plan.grid.elements(); ++e) {
     for (int64_t block = 0; block < rows.count; ++block) {
       const Range row = rows[block];
       T* out = m + e * plan.m_stride + row.begin * nr;
@@ -179,7 +184,7 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
       T *u = own(slot, 0), *m = own(slot, plan.m);
       for (int64_t c = 0; c < s.c; c += plan.kChannels) {
         const Range channels{c, std::min(s.c, c + plan.kChannels)};
-        transform_filters(s, w, panel, channels, u, plan.u_stride);
+        transform_filters(s, plan.grid, w, panel, channels, u, plan.u_stride);
         multiply_channels(plan, tiles.size(), channels, v, u, m);
       }
       transform_outputs(s, plan.grid, tiles, {panel * nr, (panel + 1) * nr}, m, plan.m_stride, nr, biases, relu,

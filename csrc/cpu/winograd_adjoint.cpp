@@ -1,4 +1,4 @@
-// Without padding an input gradient has more cells than dy, and the tiles of dy are fewer: each adds its 6x6 cells
+// Without padding an input gradient has more cells than dy, and the tiles of dy are fewer: each adds its cells
 //
 //   dx += B [ sum over k of (G g G^T) * (A dy A^T) ] B^T
 //
@@ -26,14 +26,15 @@ class Adjoint {
   }
 
   void run(const Tensor<const T>& dy, Tensor<const T> w, const Tensor<T>& dx, std::size_t workspace_limit) const {
-    const TilesPlan<T> plan(swapped_, grid_.rows * grid_.columns, std::max(rows() * columns(), kSpan * kStageColumns));
+    const TilesPlan<T> plan(swapped_, grid_.rows * grid_.columns,
+                            std::max(rows() * columns(), kStageRows * kStageColumns));
     const int64_t nr = plan.gemm.nr, part = s_.k * nr;
     const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
     const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
     T* u = memory.at<T>(0);
     std::swap(w.stride[0], w.stride[1]);
     parallel_for(plan.panels, threads, [&](int64_t panel, int) {
-      transform_filters(swapped_, w, panel, {0, s_.k}, u + panel * part, plan.panels * part);
+      transform_filters(swapped_, grid_, w, panel, {0, s_.k}, u + panel * part, plan.panels * part);
     });
     parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
       const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
@@ -61,15 +62,16 @@ class Adjoint {
   static constexpr int64_t kMaxStage = 1024;  // cells
   static constexpr int64_t kMinTiles = 32;
 
-  int64_t rows() const { return grid_.rows * grid_.tile + kSpan - grid_.tile; }
-  int64_t columns() const { return grid_.columns * grid_.tile + kSpan - grid_.tile; }
+  int64_t rows() const { return (grid_.rows - 1) * grid_.tile + grid_.span(); }
+  int64_t columns() const { return (grid_.columns - 1) * grid_.tile + grid_.span(); }
 
   void add_tiles(const T* m, int64_t width, int64_t stride, T* stage) const {
+    const auto input_gradient = transforms<T>(grid_).input_gradient;
     std::fill_n(stage, rows() * columns() * lanes_, T(0));
     for (int64_t row = 0; row < grid_.rows; ++row) {
       for (int64_t column = 0; column < grid_.columns; ++column, m += width) {
         T* cells = stage + (row * columns() + column) * grid_.tile * lanes_;
-        winograd_kernels<T>().input_gradient(cells, columns() * lanes_, lanes_, m, stride);
+        input_gradient(cells, columns() * lanes_, lanes_, m, stride);
       }
     }
   }

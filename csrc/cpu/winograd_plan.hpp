@@ -36,13 +36,14 @@ void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64
   }
 }
 
-// u[36][channel][nr], the 36 `stride` apart: some channels of the filters of one panel.
+// u[element][channel][nr], elements `stride` apart: some channels of the filters of one panel.
 template <class T>
-void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t panel, Range channels, T* u,
-                       int64_t stride) {
+void transform_filters(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& w, int64_t panel,
+                       Range channels, T* u, int64_t stride) {
+  const auto filter = transforms<T>(grid).filter;
   constexpr int64_t kRows = 72;
   const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
-  const int64_t taps = s.axis[1].filter, rows = taps * taps, some = kRows / rows;
+  const int64_t taps = grid.taps, rows = taps * taps, some = kRows / rows;
   alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][nr] of some channels
   const int64_t filters = std::min(nr, s.k - panel * nr);
   for (int64_t first = channels.begin; first < channels.end; first += some) {
@@ -50,8 +51,7 @@ void transform_filters(const ConvShape& s, const Tensor<const T>& w, int64_t pan
     const Tensor<const T> part{w.at(panel * nr, first), w.stride};
     pack_filters(part, taps, filters, count, static_cast<int>(nr), g);
     for (int64_t c = 0; c < count; ++c, u += nr) {
-      for (int64_t lane = 0; lane < nr; lane += lanes)
-        winograd_kernels<T>().of(taps).filter(u + lane, stride, g + c * rows * nr + lane, nr);
+      for (int64_t lane = 0; lane < nr; lane += lanes) filter(u + lane, stride, g + c * rows * nr + lane, nr);
     }
   }
 }
@@ -64,29 +64,29 @@ struct TilesPlan {
   static constexpr int64_t kMinTasks = 8;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   TileGrid grid;
-  int64_t unit;                       // tiles
-  int64_t channels, filters, panels;  // rounded up to whole vectors, to whole panels
-  Blocks blocks;                      // of units, the tasks
-  int64_t v_stride, m_stride;         // elements between the 36 parts; odd numbers of cache lines, apart in every cache
+  int64_t unit;                                // tiles
+  int64_t channels, filters, panels;           // rounded up to whole vectors, to whole panels
+  Blocks blocks;                               // of units, the tasks
+  int64_t v_stride, m_stride;                  // between elements; odd numbers of cache lines, apart in every cache
   std::size_t bias, shared, m, stage, thread;  // the workspace: u, bias, and of each thread v, m, stage
 
   // Tasks are some units of so many tiles.
-  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kSpan * kStageColumns)
+  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kStageRows * kStageColumns)
       : grid(s),
         unit(tiles_of_unit),
         channels(ceil_div(s.c, winograd_kernels<T>().lanes) * winograd_kernels<T>().lanes),
         filters(ceil_div(s.k, gemm.nr) * gemm.nr),
         panels(filters / gemm.nr),
         blocks(ceil_div(grid.count, unit),
-               std::min(kInputs / (kElements * channels * unit * static_cast<int64_t>(sizeof(T))),
+               std::min(kInputs / (grid.elements() * channels * unit * static_cast<int64_t>(sizeof(T))),
                         ceil_div(grid.count, unit) / kMinTasks)) {
     const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
     v_stride = blocks.size * unit * channels | line;
     m_stride = blocks.size * unit * kFilterPanels * gemm.nr + line;
-    bias = array_bytes(kElements * filters, s.c, sizeof(T));
+    bias = array_bytes(grid.elements() * filters, s.c, sizeof(T));
     shared = bias + array_bytes(filters, 1, sizeof(T));
-    m = array_bytes(kElements, v_stride, sizeof(T));
-    stage = m + array_bytes(kElements, m_stride, sizeof(T));
+    m = array_bytes(grid.elements(), v_stride, sizeof(T));
+    stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
     thread = stage + array_bytes(stage_cells, winograd_kernels<T>().lanes, sizeof(T));
   }
   // It needs enough tiles for its tasks.
@@ -94,7 +94,7 @@ struct TilesPlan {
     return small_filters(s) && TileGrid(s).count >= kMinTasks * gemm_kernels<T>().mr;
   }
   static bool small_filters(const ConvShape& s) {
-    return kElements * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters;
+    return TileGrid(s).elements() * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters;
   }
   Range tiles(int64_t block) const {
     const Range units = blocks[block];
@@ -102,12 +102,12 @@ struct TilesPlan {
   }
 };
 
-// m[36][tile][filters of some panels] = v u.
+// m[element][tile][filters of some panels] = v u.
 template <class T>
 void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles, Range panels, const T* u, const T* v,
                      T* m) {
   const int64_t mr = plan.gemm.mr, nr = plan.gemm.nr, width = plan.kFilterPanels * nr;
-  for (int64_t e = 0; e < kElements; ++e) {
+  for (int64_t e = 0; e < plan.grid.elements(); ++e) {
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const T* b = u + (e * plan.panels + p) * s.c * nr;
       for (int64_t t = 0; t < tiles; t += mr) {

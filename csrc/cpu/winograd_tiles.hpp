@@ -10,22 +10,38 @@
 
 namespace fastconv::cpu::winograd {
 
-inline constexpr int64_t kSpan = 6, kElements = kSpan * kSpan;  // of the inputs of a tile
-inline constexpr int64_t kStageColumns = 34;  // of 8 tiles that are 4 apart, or of 15 that are 2 apart
+inline constexpr int64_t kStageRows = 6, kStageColumns = 34;  // 8 tiles that are 4 apart, or 15 or 16 that are 2 apart
+
+// F(4x4, 3x3), or F(2x2, 3x3) for planes that it leaves so empty that it multiplies more often; F(2x2, 5x5).
+inline int64_t tile_extent(const ConvShape& s) {
+  if (s.axis[1].filter == 5) return 2;
+  const auto multiplications = [&](int64_t tile) {
+    return ceil_div(s.axis[1].out, tile) * ceil_div(s.axis[2].out, tile) * (tile + 2) * (tile + 2);
+  };
+  return multiplications(2) < multiplications(4) ? 2 : 4;
+}
 
 // The tiles of a batch of outputs, counted (n, row, column).
 struct TileGrid {
-  int64_t taps, tile;  // 3 and 4 along an axis, or 5 and 2
+  int64_t taps, tile;  // along an axis
   int64_t rows, columns, count;
 
   explicit TileGrid(const ConvShape& s)
       : taps(s.axis[1].filter),
-        tile(kSpan + 1 - taps),
+        tile(tile_extent(s)),
         rows(ceil_div(s.axis[1].out, tile)),
         columns(ceil_div(s.axis[2].out, tile)),
         count(s.n * rows * columns) {}
-  int64_t staged() const { return (kStageColumns - kSpan) / tile + 1; }  // tiles of a row that are staged together
+  int64_t span() const { return tile + taps - 1; }  // of the inputs of a tile
+  int64_t elements() const { return span() * span(); }
+  int64_t staged() const { return (kStageColumns - span()) / tile + 1; }  // tiles of a row that are staged together
 };
+
+template <class T>
+const WinogradTransforms<T>& transforms(const TileGrid& grid) {
+  const WinogradKernels<T>& kernels = winograd_kernels<T>();
+  return grid.taps == 5 ? kernels.f2x2_5x5 : grid.tile == 2 ? kernels.f2x2_3x3 : kernels.f4x4_3x3;
+}
 
 // Tiles [begin, end) of the row of tiles (n, row); the first one is the range's tile `first`.
 struct TileRun {
@@ -103,19 +119,19 @@ void for_each_tile(const Tensor<const T>& x, int64_t n, int64_t c, int channels,
   staged({inside.end, tiles});
 }
 
-// B^T d B of the tiles of a run, a vector of channels at a time: place(c, tile of the run) is where its 36 elements go,
+// B^T d B of the tiles of a run, a vector of channels at a time: place(c, tile of the run) is where its elements go,
 // `stride` apart.
 template <class T, class Place>
 void transform_inputs(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& x, const TileRun& run, T* stage,
                       int64_t stride, Place place) {
-  const WinogradKernels<T>& transform = winograd_kernels<T>();
+  const auto input = transforms<T>(grid).input;
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const int64_t lanes = transform.lanes;
+  const int64_t lanes = winograd_kernels<T>().lanes;
   for (int64_t c = 0; c < s.c; c += lanes) {
-    for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), kSpan, grid.tile,
+    for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), grid.span(), grid.tile,
                   height.input(run.row * grid.tile, 0), width.input(run.begin * grid.tile, 0), run.end - run.begin,
                   stage, [&](int64_t t, const T* cells, int64_t row_stride, int64_t column_stride) {
-                    transform.input(place(c, t), stride, cells, row_stride, column_stride);
+                    input(place(c, t), stride, cells, row_stride, column_stride);
                   });
   }
 }
@@ -124,7 +140,7 @@ void transform_inputs(const ConvShape& s, const TileGrid& grid, const Tensor<con
 template <class T, class Place>
 void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& dy, const TileRun& run,
                          T* stage, int64_t stride, Place place) {
-  const auto gradient = winograd_kernels<T>().of(grid.taps).gradient;
+  const auto gradient = transforms<T>(grid).gradient;
   const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
   for (int64_t k = 0; k < s.k; k += lanes) {
     for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), tile, tile, run.row * tile,

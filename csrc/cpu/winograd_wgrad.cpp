@@ -1,13 +1,13 @@
 // The weight gradient is its forward pass turned around (winograd.cpp has the letters):
 //
-//   dw = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G        * is elementwise: 36 products of matrices
+//   dw = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G        * is elementwise: a product for each element
 //
-//   e[36][tile][K]            transformed gradients of a block of tiles
-//   v[36][C panel][tile][nr]  transformed inputs of the block
-//   u[36][C panel][K][nr]     u[i] += e[i]^T v[i], block after block
+//   e[element][tile][K]            transformed gradients of a block of tiles
+//   v[element][C panel][tile][nr]  transformed inputs of the block
+//   u[element][C panel][K][nr]     u[i] += e[i]^T v[i], block after block
 //
 // A block of tiles is what the last-level cache holds of e and v. All threads transform it, then each multiplies some
-// of the 36. Where one block holds all tiles, u, which is larger than they are, never exists: each task makes dw of a
+// of these. Where one block holds all tiles, u, which is larger than they are, never exists: each task makes dw of a
 // panel of channels and some filters from a u of its own.
 #include <algorithm>
 #include <utility>
@@ -34,28 +34,28 @@ struct Plan {
   TileGrid grid;
   int64_t panels, e_row;                    // e_row: K, and a line more, so that rows lie apart in every cache
   Blocks blocks, rows;                      // of tiles, of K
-  int64_t e_stride, v_stride, u_stride;     // elements between the 36 parts
+  int64_t e_stride, v_stride, u_stride;     // between elements
   std::size_t v, u, shared, stage, thread;  // the workspace: e, v, u, and of each thread u, stage; only one u is there
 
   explicit Plan(const ConvShape& s)
       : grid(s),
         panels(ceil_div(s.c, static_cast<int64_t>(gemm.nr))),
         e_row(ceil_div(s.k, lanes) * lanes + static_cast<int64_t>(kCacheLine / sizeof(T))),
-        blocks(grid.count, std::max(kMinBlock, kBlockBytes / (kElements * (e_row + panels * gemm.nr) *
+        blocks(grid.count, std::max(kMinBlock, kBlockBytes / (grid.elements() * (e_row + panels * gemm.nr) *
                                                               static_cast<int64_t>(sizeof(T))))),
         rows(s.k, filters_of_a_task(s)) {
     e_stride = blocks.size * e_row;
     v_stride = blocks.size * panels * gemm.nr;
     u_stride = (one_block() ? rows.size : panels * s.k) * gemm.nr + static_cast<int64_t>(kCacheLine / sizeof(T));
-    const std::size_t u_bytes = array_bytes(kElements, u_stride, sizeof(T));
-    v = array_bytes(kElements, e_stride, sizeof(T));
-    u = v + array_bytes(kElements, v_stride, sizeof(T));
+    const std::size_t u_bytes = array_bytes(grid.elements(), u_stride, sizeof(T));
+    v = array_bytes(grid.elements(), e_stride, sizeof(T));
+    u = v + array_bytes(grid.elements(), v_stride, sizeof(T));
     shared = u + (one_block() ? 0 : u_bytes);
     stage = one_block() ? u_bytes : 0;
-    thread = stage + array_bytes(kSpan * kStageColumns, lanes, sizeof(T));
+    thread = stage + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T));
   }
   bool one_block() const { return blocks.count == 1; }
-  // One block has a task for each panel and some filters, several have one for each of the 36.
+  // One block has a task for each panel and some filters, several have one for each element.
   int64_t filters_of_a_task(const ConvShape& s) const {
     const int64_t cuts = one_block() ? ceil_div(kMinTasks, panels) : 1;
     return std::min(kRowPanels, ceil_div(ceil_div(s.k, gemm.mr), cuts)) * gemm.mr;
@@ -74,7 +74,7 @@ void multiply_rows(const Plan<T>& plan, int64_t element, int64_t panel, Range ro
   }
 }
 
-// dw[k] = G^T u[k] G for the channels of one panel, u[36][nr].
+// dw[k] = G^T u[k] G for the channels of one panel, u[element][nr].
 template <class T>
 void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, int64_t panel, const T* u, T* stage,
                   const Tensor<T>& dw) {
@@ -82,7 +82,7 @@ void write_filter(const Plan<T>& plan, const ConvShape& s, int64_t k, int64_t pa
   const int64_t nr = plan.gemm.nr, lanes = plan.lanes, taps = plan.grid.taps;
   const bool joined = dw.stride[4] == 1 && dw.stride[3] == taps;
   for (int64_t c = panel * nr; c < std::min(s.c, (panel + 1) * nr); c += lanes, u += lanes) {
-    transform.of(taps).filter_gradient(stage, u, plan.u_stride);
+    transforms<T>(plan.grid).filter_gradient(stage, u, plan.u_stride);
     const auto channels = static_cast<int>(std::min(lanes, s.c - c));
     if (joined) {
       transform.pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, taps * taps);
@@ -132,7 +132,7 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
       T *u = memory.at<T>(own(slot)), *stage = memory.at<T>(own(slot) + plan.stage);
       const int64_t panel = task / rows.count;
       const Range filters = rows[task % rows.count];
-      for (int64_t i = 0; i < kElements; ++i)
+      for (int64_t i = 0; i < plan.grid.elements(); ++i)
         multiply_rows(plan, i, panel, filters, plan.grid.count, true, e, v, u + i * plan.u_stride);
       for (int64_t k = filters.begin; k < filters.end; ++k)
         write_filter(plan, s, k, panel, u + (k - filters.begin) * nr, stage, dw);
@@ -143,7 +143,7 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
   for (int64_t block = 0; block < plan.blocks.count; ++block) {
     const Range tiles = plan.blocks[block];
     transform_block(plan, s, dy, x, tiles, threads, memory);
-    parallel_for(kElements * rows.count, threads, [&](int64_t task, int) {
+    parallel_for(plan.grid.elements() * rows.count, threads, [&](int64_t task, int) {
       const int64_t i = task / rows.count;
       const Range filters = rows[task % rows.count];
       for (int64_t panel = 0; panel < plan.panels; ++panel) {

@@ -56,198 +56,189 @@ void pixels_to_planes(T* planes, int64_t channel_stride, const T* pixels, int64_
   }
 }
 
-// The transforms of F(4x4, 3x3) and F(2x2, 5x5) (Lavin and Gray, arXiv 1509.09308): filters and gradients are
-// polynomials of kCount coefficients, 3 + 4 or 5 + 2 of them, whose product is known by its values at the points 0, a,
-// -a, b, -b and infinity. In two dimensions columns are transformed, then rows. The usual points 0, 1, -1, 2, -2 save
-// some multiplications and round four times worse.
-template <class T>
-constexpr T kA = static_cast<T>(0.75);
-template <class T>
-constexpr T kB = static_cast<T>(1.5);
-template <class T>
-constexpr T kA2 = kA<T> * kA<T>;
-template <class T>
-constexpr T kB2 = kB<T> * kB<T>;
-constexpr int kPoints = 6;
-template <int kTaps>
-constexpr int kOutputs = kPoints + 1 - kTaps;
+// The transforms of F(o x o, r x r) (Lavin and Gray, arXiv 1509.09308). Filters and gradients are polynomials, of r and
+// o coefficients, whose product is known by its values at r + o - 1 points: 0, a and -a for one a or two, and infinity.
+template <class T, int kPairs>
+struct Basis {
+  static constexpr int kPoints = 2 * kPairs + 2;
+  T a[kPairs];
+  T others[kPairs][kPairs];       // coefficients of x^0, x^2, ... in the product of x^2 - b^2 over all b but this a
+  T all[kPairs + 1];              // over all
+  T zero_weight, weight[kPairs];  // of a filter's values at 0, and at a and -a
+
+  constexpr Basis() : a{}, others{}, all{}, zero_weight{}, weight{} {
+    a[0] = kPairs == 1 ? T(1) : T(0.75);
+    a[kPairs - 1] = kPairs == 1 ? T(1) : T(1.5);  // 1 and 2 save some multiplications and round four times worse
+    for (int p = 0; p < kPairs; ++p) {
+      const T square = a[p] * a[p], other = a[kPairs - 1 - p] * a[kPairs - 1 - p];
+      others[p][0] = -other;
+      others[p][kPairs - 1] = 1;
+      weight[p] = 1 / (2 * square * (kPairs == 1 ? 1 : square - other));
+    }
+    for (int i = 0; i < kPairs; ++i) {
+      all[i] -= a[0] * a[0] * others[0][i];
+      all[i + 1] += others[0][i];
+    }
+    zero_weight = 1 / all[0];
+  }
+};
+template <class T, int kPairs>
+constexpr Basis<T, kPairs> kBasis{};
 
 template <class T>
 constexpr T power(T base, int exponent) {
   return exponent == 0 ? 1 : base * power(base, exponent - 1);
 }
 
-// What the values at 0, at a and -a, and at b and -b are multiplied by.
-template <class T>
-struct Weights {
-  T zero, a, b;
-};
-template <class T>
-constexpr Weights<T> kNoWeights{1, 1, 1};
-template <class T>
-constexpr Weights<T> kFilterWeights{1 / (kA2<T> * kB2<T>), 1 / (2 * kA2<T> * (kA2<T> - kB2<T>)),
-                                    1 / (2 * kB2<T> * (kB2<T> - kA2<T>))};
-
-// The values of kCount coefficients, `from` vectors apart, at the points, `to` vectors apart.
-template <class T, int kCount>
-[[gnu::always_inline]] inline void to_points(Weights<T> w, const Vector<T>* x, int from, Vector<T>* v, int to) {
-  Vector<T> at_a[2] = {}, at_b[2] = {};  // the even powers, the odd ones
+// The values of kCount coefficients at the points, `step` vectors apart.
+template <class T, int kPairs, int kCount, bool kWeighted>
+[[gnu::always_inline]] inline void to_points(const Vector<T>* x, Vector<T>* v, int step) {
+  constexpr auto& basis = kBasis<T, kPairs>;
+  v[0] = kWeighted ? basis.zero_weight * x[0] : x[0];
+#pragma GCC unroll 2
+  for (int p = 0; p < kPairs; ++p) {
+    Vector<T> at[2] = {};  // the even powers, the odd ones
 #pragma GCC unroll 5
-  for (int i = 0; i < kCount; ++i) {
-    at_a[i % 2] += (w.a * power(kA<T>, i)) * x[i * from];
-    at_b[i % 2] += (w.b * power(kB<T>, i)) * x[i * from];
+    for (int i = 0; i < kCount; ++i) at[i % 2] += ((kWeighted ? basis.weight[p] : 1) * power(basis.a[p], i)) * x[i];
+    v[(2 * p + 1) * step] = at[0] + at[1];
+    v[(2 * p + 2) * step] = at[0] - at[1];
   }
-  v[0] = w.zero * x[0];
-  v[to] = at_a[0] + at_a[1];
-  v[2 * to] = at_a[0] - at_a[1];
-  v[3 * to] = at_b[0] + at_b[1];
-  v[4 * to] = at_b[0] - at_b[1];
-  v[5 * to] = x[(kCount - 1) * from];
+  v[(basis.kPoints - 1) * step] = x[kCount - 1];
 }
 
 // Its adjoint.
-template <class T, int kCount>
-[[gnu::always_inline]] inline void from_points(Weights<T> w, const Vector<T>* v, int from, Vector<T>* x, int to) {
-  const Vector<T> at_a[2] = {v[from] + v[2 * from], v[from] - v[2 * from]};
-  const Vector<T> at_b[2] = {v[3 * from] + v[4 * from], v[3 * from] - v[4 * from]};
+template <class T, int kPairs, int kCount, bool kWeighted>
+[[gnu::always_inline]] inline void from_points(const Vector<T>* v, Vector<T>* x, int step) {
+  constexpr auto& basis = kBasis<T, kPairs>;
 #pragma GCC unroll 5
   for (int i = 0; i < kCount; ++i) {
-    Vector<T> sum = (w.a * power(kA<T>, i)) * at_a[i % 2] + (w.b * power(kB<T>, i)) * at_b[i % 2];
-    if (i == 0) sum += w.zero * v[0];
-    if (i == kCount - 1) sum += v[5 * from];
-    x[i * to] = sum;
-  }
-}
-
-template <class T>
-void winograd_input_1d(const Vector<T>* d, int from, Vector<T>* v, int to) {
-  const Vector<T> d0 = d[0], d1 = d[from], d2 = d[2 * from], d3 = d[3 * from], d4 = d[4 * from], d5 = d[5 * from];
-  const Vector<T> even_a = d4 - kB2<T> * d2, odd_a = kA<T> * (d3 - kB2<T> * d1);
-  const Vector<T> even_b = d4 - kA2<T> * d2, odd_b = kB<T> * (d3 - kA2<T> * d1);
-  v[0] = kA2<T> * kB2<T> * d0 - (kA2<T> + kB2<T>)*d2 + d4;
-  v[to] = even_a + odd_a;
-  v[2 * to] = even_a - odd_a;
-  v[3 * to] = even_b + odd_b;
-  v[4 * to] = even_b - odd_b;
-  v[5 * to] = kA2<T> * kB2<T> * d1 - (kA2<T> + kB2<T>)*d3 + d5;
-}
-
-template <class T>
-void winograd_input(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride) {
-  Vector<T> columns[36], rows[6];
-#pragma GCC unroll 6
-  for (int j = 0; j < 6; ++j) {
-    Vector<T> column[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) column[i] = load(d + i * row_stride + j * column_stride);
-    winograd_input_1d<T>(column, 1, columns + j, 6);
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    winograd_input_1d<T>(columns + 6 * i, 1, rows, 1);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) store<T>(v + (6 * i + j) * stride, rows[j]);
-  }
-}
-
-template <class T>
-void winograd_input_gradient_1d(const Vector<T>* v, int from, Vector<T>* d, int to) {
-  const Vector<T> even_a = v[from] + v[2 * from], odd_a = kA<T> * (v[from] - v[2 * from]);
-  const Vector<T> even_b = v[3 * from] + v[4 * from], odd_b = kB<T> * (v[3 * from] - v[4 * from]);
-  const Vector<T> zero = v[0], infinity = v[5 * from];
-  d[0] = kA2<T> * kB2<T> * zero;
-  d[to] = kA2<T> * kB2<T> * infinity - kB2<T> * odd_a - kA2<T> * odd_b;
-  d[2 * to] = -(kA2<T> + kB2<T>)*zero - kB2<T> * even_a - kA2<T> * even_b;
-  d[3 * to] = odd_a + odd_b - (kA2<T> + kB2<T>)*infinity;
-  d[4 * to] = zero + even_a + even_b;
-  d[5 * to] = infinity;
-}
-
-template <class T>
-void winograd_input_gradient(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride) {
-  Vector<T> columns[36], row[6];
-#pragma GCC unroll 6
-  for (int j = 0; j < 6; ++j) {
-    Vector<T> column[6];
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i) column[i] = load(v + (6 * i + j) * stride);
-    winograd_input_gradient_1d<T>(column, 1, columns + j, 6);
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < 6; ++i) {
-    winograd_input_gradient_1d<T>(columns + 6 * i, 1, row, 1);
-#pragma GCC unroll 6
-    for (int j = 0; j < 6; ++j) {
-      T* cell = d + i * row_stride + j * column_stride;
-      store<T>(cell, load(cell) + row[j]);
+    Vector<T> sum{};
+#pragma GCC unroll 2
+    for (int p = 0; p < kPairs; ++p) {
+      const Vector<T> plus = v[2 * p + 1], minus = v[2 * p + 2];
+      sum += ((kWeighted ? basis.weight[p] : 1) * power(basis.a[p], i)) * (i % 2 == 0 ? plus + minus : plus - minus);
     }
+    if (i == 0) sum += kWeighted ? basis.zero_weight * v[0] : v[0];
+    if (i == kCount - 1) sum += v[basis.kPoints - 1];
+    x[i * step] = sum;
   }
 }
 
-// [kCount][kCount] of x to [6][6] points, those `stride` apart.
-template <class T, int kCount>
-[[gnu::always_inline]] inline void square_to_points(Weights<T> w, T* v, int64_t stride, const T* x, int64_t row_stride,
-                                                    int64_t column_stride) {
-  Vector<T> columns[kPoints * kCount], row[kPoints];
-#pragma GCC unroll 5
-  for (int j = 0; j < kCount; ++j) {
-    Vector<T> column[kCount];
-#pragma GCC unroll 5
-    for (int i = 0; i < kCount; ++i) column[i] = load(x + i * row_stride + j * column_stride);
-    to_points<T, kCount>(w, column, 1, columns + j, kCount);
+// Cells d at the points, as the adjoint of an interpolation, `step` vectors apart.
+template <class T, int kPairs>
+[[gnu::always_inline]] inline void cells_to_points(const Vector<T>* d, Vector<T>* v, int step) {
+  constexpr auto& basis = kBasis<T, kPairs>;
+  Vector<T> zero = basis.all[0] * d[0], infinity = basis.all[0] * d[1];
+#pragma GCC unroll 2
+  for (int i = 1; i <= kPairs; ++i) {
+    zero += basis.all[i] * d[2 * i];
+    infinity += basis.all[i] * d[2 * i + 1];
   }
-#pragma GCC unroll 6
-  for (int i = 0; i < kPoints; ++i) {
-    to_points<T, kCount>(w, columns + kCount * i, 1, row, 1);
-#pragma GCC unroll 6
-    for (int j = 0; j < kPoints; ++j) store<T>(v + (kPoints * i + j) * stride, row[j]);
-  }
-}
-
-// Its adjoint: put(i, j, value) takes what comes of the points.
-template <class T, int kCount, class Put>
-[[gnu::always_inline]] inline void square_from_points(Weights<T> w, const T* v, int64_t stride, Put put) {
-  Vector<T> columns[kCount * kPoints], row[kCount];
-#pragma GCC unroll 6
-  for (int j = 0; j < kPoints; ++j) {
-    Vector<T> column[kPoints];
-#pragma GCC unroll 6
-    for (int i = 0; i < kPoints; ++i) column[i] = load(v + (kPoints * i + j) * stride);
-    from_points<T, kCount>(w, column, 1, columns + j, kPoints);
-  }
-#pragma GCC unroll 5
-  for (int i = 0; i < kCount; ++i) {
-    from_points<T, kCount>(w, columns + kPoints * i, 1, row, 1);
-#pragma GCC unroll 5
-    for (int j = 0; j < kCount; ++j) put(i, j, row[j]);
+  v[0] = zero;
+  v[(basis.kPoints - 1) * step] = infinity;
+#pragma GCC unroll 2
+  for (int p = 0; p < kPairs; ++p) {
+    Vector<T> even = d[2 * kPairs], odd = d[2 * kPairs - 1];
+    for (int i = 0; i < kPairs - 1; ++i) {
+      even += basis.others[p][i] * d[2 * i + 2];
+      odd += basis.others[p][i] * d[2 * i + 1];
+    }
+    v[(2 * p + 1) * step] = even + basis.a[p] * odd;
+    v[(2 * p + 2) * step] = even - basis.a[p] * odd;
   }
 }
 
-template <class T, int kTaps>
-void winograd_filter(T* u, int64_t stride, const T* g, int64_t tap_stride) {
-  square_to_points<T, kTaps>(kFilterWeights<T>, u, stride, g, kTaps * tap_stride, tap_stride);
+// Its adjoint.
+template <class T, int kPairs>
+[[gnu::always_inline]] inline void points_to_cells(const Vector<T>* v, Vector<T>* d, int step) {
+  constexpr auto& basis = kBasis<T, kPairs>;
+  Vector<T> even[kPairs], odd[kPairs];
+#pragma GCC unroll 2
+  for (int p = 0; p < kPairs; ++p) {
+    even[p] = v[2 * p + 1] + v[2 * p + 2];
+    odd[p] = basis.a[p] * (v[2 * p + 1] - v[2 * p + 2]);
+  }
+#pragma GCC unroll 3
+  for (int i = 0; i <= kPairs; ++i) {
+    Vector<T> at_even = basis.all[i] * v[0], at_odd = basis.all[i] * v[basis.kPoints - 1];
+#pragma GCC unroll 2
+    for (int p = 0; p < kPairs; ++p) {
+      if (i > 0) at_even += basis.others[p][i - 1] * even[p];
+      if (i < kPairs) at_odd += basis.others[p][i] * odd[p];
+    }
+    d[2 * i * step] = at_even;
+    d[(2 * i + 1) * step] = at_odd;
+  }
 }
 
-template <class T, int kTaps>
-void winograd_output(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias,
+// put(i, j, cell) for each of [kTo][kTo] that come of get(i, j) of [kFrom][kFrom]: columns transformed, then rows.
+template <class T, int kFrom, int kTo, class Transform, class Get, class Put>
+[[gnu::always_inline]] inline void transform_square(Transform transform, Get get, Put put) {
+  Vector<T> columns[kTo * kFrom], row[kTo];
+#pragma GCC unroll 6
+  for (int j = 0; j < kFrom; ++j) {
+    Vector<T> column[kFrom];
+#pragma GCC unroll 6
+    for (int i = 0; i < kFrom; ++i) column[i] = get(i, j);
+    transform(column, columns + j, kFrom);
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < kTo; ++i) {
+    transform(columns + kFrom * i, row, 1);
+#pragma GCC unroll 6
+    for (int j = 0; j < kTo; ++j) put(i, j, row[j]);
+  }
+}
+
+// The kernels of kernels.hpp.
+template <class T, int kOutputs, int kTaps>
+struct Winograd {
+  static constexpr int kPairs = (kOutputs + kTaps - 3) / 2, kPoints = Basis<T, kPairs>::kPoints;
+
+  static void input(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride) {
+    transform_square<T, kPoints, kPoints>(
+        cells_to_points<T, kPairs>, [&](int i, int j) { return load(d + i * row_stride + j * column_stride); },
+        [&](int i, int j, Vector<T> value) { store<T>(v + (kPoints * i + j) * stride, value); });
+  }
+
+  static void input_gradient(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride) {
+    transform_square<T, kPoints, kPoints>(
+        points_to_cells<T, kPairs>, [&](int i, int j) { return load(v + (kPoints * i + j) * stride); },
+        [&](int i, int j, Vector<T> value) {
+          T* cell = d + i * row_stride + j * column_stride;
+          store<T>(cell, load(cell) + value);
+        });
+  }
+
+  static void filter(T* u, int64_t stride, const T* g, int64_t tap_stride) {
+    transform_square<T, kTaps, kPoints>(
+        to_points<T, kPairs, kTaps, true>, [&](int i, int j) { return load(g + (kTaps * i + j) * tap_stride); },
+        [&](int i, int j, Vector<T> value) { store<T>(u + (kPoints * i + j) * stride, value); });
+  }
+
+  static void output(T* y, int64_t row_stride, int64_t column_stride, const T* m, int64_t stride, const T* bias,
                      bool relu) {
-  const Vector<T> b = load(bias);
-  square_from_points<T, kOutputs<kTaps>>(kNoWeights<T>, m, stride, [&](int i, int j, Vector<T> sum) {
-    const Vector<T> value = sum + b;
-    store<T>(y + i * row_stride + j * column_stride, relu ? (value < 0 ? Vector<T>{} : value) : value);
-  });
-}
+    const Vector<T> b = load(bias);
+    transform_square<T, kPoints, kOutputs>(
+        from_points<T, kPairs, kOutputs, false>, [&](int i, int j) { return load(m + (kPoints * i + j) * stride); },
+        [&](int i, int j, Vector<T> sum) {
+          const Vector<T> value = sum + b;
+          store<T>(y + i * row_stride + j * column_stride, relu ? (value < 0 ? Vector<T>{} : value) : value);
+        });
+  }
 
-template <class T, int kTaps>
-void winograd_gradient(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride) {
-  square_to_points<T, kOutputs<kTaps>>(kNoWeights<T>, e, stride, dy, row_stride, column_stride);
-}
+  static void gradient(T* e, int64_t stride, const T* dy, int64_t row_stride, int64_t column_stride) {
+    transform_square<T, kOutputs, kPoints>(
+        to_points<T, kPairs, kOutputs, false>,
+        [&](int i, int j) { return load(dy + i * row_stride + j * column_stride); },
+        [&](int i, int j, Vector<T> value) { store<T>(e + (kPoints * i + j) * stride, value); });
+  }
 
-template <class T, int kTaps>
-void winograd_filter_gradient(T* g, const T* u, int64_t stride) {
-  square_from_points<T, kTaps>(kFilterWeights<T>, u, stride,
-                               [&](int i, int j, Vector<T> sum) { store<T>(g + (kTaps * i + j) * kLanes<T>, sum); });
-}
-
+  static void filter_gradient(T* g, const T* u, int64_t stride) {
+    transform_square<T, kPoints, kTaps>(
+        from_points<T, kPairs, kTaps, true>, [&](int i, int j) { return load(u + (kPoints * i + j) * stride); },
+        [&](int i, int j, Vector<T> sum) { store<T>(g + (kTaps * i + j) * kLanes<T>, sum); });
+  }
+};
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA

@@ -184,7 +184,8 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
       tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, ahead, out, out_stride, rows, epilogue);
     return;
   }
-  Vector<T> c[kRows][kVectors] = {};
+  Vector<T> c[kRows][kVectors];
+  tile_init<T>(c, nullptr);
   const LeftRows<T, kRows> pixels(a, a_stride);
   tile_sum<T>(
       k, c, [&](int64_t j, int i) { return pixels[i][offsets[j]]; },
@@ -205,18 +206,21 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
     }
     return;
   }
-  Vector<T> c[kRows][kVectors] = {};
+  Vector<T> c[kRows][kVectors];
+  tile_init<T>(c, nullptr);
   tile_sum<T>(
       k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
       [&](int64_t j, int vector) { return load(b + offsets[j] + vector * b_next); });
   tile_finish<T>(c, epilogue);
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-    for (int vector = 0; vector < kVectors; ++vector) {
-      T* row = out + i * out_stride + vector * out_next;
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      T* row = out + i * out_stride + v * out_next;
       if (lanes == kLanes<T>) {
-        store<T>(row, c[i][vector]);
+        store<T>(row, c[i][v]);
       } else {
-        store_lanes<T>(row, c[i][vector], lanes);
+        store_lanes<T>(row, c[i][v], lanes);
       }
     }
   }

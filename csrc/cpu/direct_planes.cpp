@@ -121,9 +121,11 @@ void multiply_filters(const PlaneStage<T>& stage, const Block& block, const T* s
 template <class T>
 bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
   if (x.stride[4] != 1 || y.stride[4] != 1) return false;
-  const int64_t lanes = winograd_kernels<T>().lanes;
-  const bool few_filters = 4 * s.k <= 3 * lanes, long_rows = 2 * s.axis[2].out >= 3 * lanes;
-  return few_filters || (long_rows && (s.k <= lanes || s.c * s.taps() <= kFewCells));
+  const Axis& width = s.axis[2];
+  const int64_t lanes = winograd_kernels<T>().lanes, used = width.out, padded = ceil_div(used, lanes) * lanes;
+  const bool few_filters = s.k <= lanes && (width.stride == 1 ? 8 * used >= 5 * padded : 2 * used >= 3 * lanes);
+  const bool few_cells = s.c * s.taps() <= kFewCells && 4 * used >= 3 * padded;
+  return 4 * s.k <= 3 * lanes || few_filters || few_cells;
 }
 
 template <class T>

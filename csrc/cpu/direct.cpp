@@ -259,6 +259,7 @@ void write_panel(const ConvShape& s, const T* sums, int64_t k, const Tensor<T>& 
 template <class T>
 void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
             std::size_t workspace_limit) {
+  if (planes_serve_reduction(s, x, dy)) return reduce_planes(s, dy, x, dw, workspace_limit);
   const Stage<T> stage(s);
   const int64_t nr = gemm_kernels<T>().nr, panels = ceil_div(s.k, nr), cells = s.c * s.taps();
   // Sums of their own for some parts of the outputs, where panels alone are too few to share out.

@@ -46,5 +46,10 @@ bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>&
 template <class T>
 void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w,
                       const Vector<const T>& bias, bool relu, const Tensor<T>& y, std::size_t workspace_limit);
+template <class T>
+bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& dy);
+template <class T>
+void reduce_planes(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+                   std::size_t workspace_limit);
 
 }  // namespace fastconv::cpu::direct

@@ -7,7 +7,10 @@
 // is one load, a fixed distance from the outputs:
 //
 //   stage[depth tap][row][C][column % stride][column / stride]
+//
+// In the weight gradient outputs are lanes too, and k of the dot products of dy's rows and those of the stage.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <new>
 #include <vector>
@@ -22,7 +25,15 @@ namespace {
 
 constexpr int64_t kFewCells = 80;                // of a filter
 constexpr int64_t kLongRow = 4;                  // vectors of outputs that are worth one more, to begin at a cache line
+constexpr int64_t kMaxDot = 8;                   // rows or columns of the largest tile of dot products
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
+
+// In whole vectors.
+template <class T>
+int64_t stage_columns(int64_t columns) {
+  const int64_t lanes = winograd_kernels<T>().lanes;
+  return ceil_div(columns, lanes) * lanes;
+}
 
 template <class T>
 struct PlaneStage {
@@ -38,7 +49,7 @@ struct PlaneStage {
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
         phases(std::min(s.axis[2].stride, s.axis[2].window())),
-        pitch(whole(column_blocks.size + lanes + (s.axis[2].window() - 1) / s.axis[2].stride)),
+        pitch(stage_columns<T>(column_blocks.size + lanes + (s.axis[2].window() - 1) / s.axis[2].stride)),
         row(s.c * phases * pitch) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count));
@@ -57,7 +68,6 @@ struct PlaneStage {
     }
   }
 
-  int64_t whole(int64_t columns) const { return ceil_div(columns, lanes) * lanes; }
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
@@ -115,6 +125,28 @@ void multiply_filters(const PlaneStage<T>& stage, const Block& block, const T* s
   }
 }
 
+// The products of a block's patches and gradients, rows of outputs being k: added to sums[cell tile][filter tile].
+template <class T>
+void add_block(const PlaneStage<T>& stage, const Block& block, const T* staged, const Tensor<const T>& dy, T* sums) {
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const ConvShape& s = stage.s;
+  const int64_t cells = s.c * s.taps();
+  std::array<const T*, kMaxDot> a, b;
+  // Tiles that end beyond the last filter or cell take it again.
+  for (int64_t cell = 0; cell < cells; cell += gemm.dot_cols) {
+    for (int64_t j = 0; j < gemm.dot_cols; ++j)
+      b[static_cast<std::size_t>(j)] = staged + stage.cells[static_cast<std::size_t>(std::min(cell + j, cells - 1))];
+    for (int64_t k = 0; k < s.k; k += gemm.dot_rows, sums += gemm.dot_rows * gemm.dot_cols) {
+      for (int64_t i = 0; i < gemm.dot_rows; ++i) {
+        a[static_cast<std::size_t>(i)] = dy.at(block.n, std::min(k + i, s.k - 1)) + block.z * dy.stride[2] +
+                                         block.rows.begin * dy.stride[3] + block.columns.begin;
+      }
+      gemm.dot(block.rows.size(), block.columns.size(), a.data(), dy.stride[3], b.data(), s.axis[1].stride * stage.row,
+               0, 0, sums);
+    }
+  }
+}
+
 }  // namespace
 
 // Measured over 3x3 and 5x5 filters, 4 to 64 of them, of 9 to 1200 cells, and rows of 8 to 112 outputs.
@@ -122,7 +154,7 @@ template <class T>
 bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
   if (x.stride[4] != 1 || y.stride[4] != 1) return false;
   const Axis& width = s.axis[2];
-  const int64_t lanes = winograd_kernels<T>().lanes, used = width.out, padded = ceil_div(used, lanes) * lanes;
+  const int64_t lanes = winograd_kernels<T>().lanes, used = width.out, padded = stage_columns<T>(used);
   const bool few_filters = s.k <= lanes && (width.stride == 1 ? 8 * used >= 5 * padded : 2 * used >= 3 * lanes);
   const bool few_cells = s.c * s.taps() <= kFewCells && 4 * used >= 3 * padded;
   return 4 * s.k <= 3 * lanes || few_filters || few_cells;
@@ -157,9 +189,61 @@ void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor
   });
 }
 
-#define FASTCONV_INSTANTIATE(T)                                                                    \
-  template bool planes_serve(const ConvShape&, const Tensor<const T>&, const Tensor<T>&);          \
-  template void correlate_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&, \
+// With 16 registers the tiles of dot products are small: better than panels that are half empty, not than full ones.
+template <class T>
+bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& dy) {
+  if (x.stride[4] != 1 || dy.stride[4] != 1) return false;
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const int64_t used = s.axis[2].out, padded = stage_columns<T>(used), cells = s.c * s.taps();
+  const bool few_filters = 2 * s.k <= gemm.nr && cells <= 2 * kFewCells && 8 * used >= 5 * padded;
+  const bool few_cells = gemm.dot_rows * gemm.dot_cols >= 24 && cells <= kFewCells && 4 * used >= 3 * padded;
+  return few_filters || few_cells;
+}
+
+template <class T>
+void reduce_planes(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
+                   std::size_t workspace_limit) {
+  const PlaneStage<T> stage(s);
+  const GemmKernels<T>& gemm = gemm_kernels<T>();
+  const int64_t rows = gemm.dot_rows, cols = gemm.dot_cols, filter_tiles = ceil_div(s.k, rows);
+  const int64_t sum_size = filter_tiles * ceil_div(s.c * s.taps(), cols) * rows * cols;
+  const Blocks parts(stage.units(), ceil_div(stage.units(), kMinTasks));  // each with sums of its own
+  const std::size_t sum_bytes = array_bytes(sum_size, 1, sizeof(T));
+  const std::size_t shared = array_bytes(parts.count, 1, sum_bytes);
+  const std::size_t segment_bytes = array_bytes(stage.phases, 1, sizeof(Segment)), own = segment_bytes + stage.bytes();
+  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
+  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
+  const auto sums = [&](int64_t part) { return memory.at<T>(static_cast<std::size_t>(part) * sum_bytes); };
+  parallel_for(parts.count, threads, [&](int64_t part, int slot) {
+    const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
+    T* staged = memory.at<T>(at + segment_bytes);
+    std::fill_n(sums(part), sum_size, T(0));
+    for (int64_t unit = parts[part].begin; unit < parts[part].end; ++unit) {
+      const Block block(stage, unit);
+      fill_stage(stage, block, x, memory.at<Segment>(at), staged);
+      add_block(stage, block, staged, dy, sums(part));
+    }
+  });
+  T* total = sums(0);
+  for (int64_t part = 1; part < parts.count; ++part) {
+    for (int64_t i = 0; i < sum_size; ++i) total[i] += sums(part)[i];
+  }
+  for (int64_t k = 0; k < s.k; ++k) {
+    for (int64_t c = 0; c < s.c; ++c) {
+      for_each_cell(dw, k, c, filter_extents(s), {0, s.taps()}, [&](T& gradient, int64_t tap) {
+        const int64_t cell = c * s.taps() + tap;
+        gradient = total[((cell / cols * filter_tiles + k / rows) * cols + cell % cols) * rows + k % rows];
+      });
+    }
+  }
+}
+
+#define FASTCONV_INSTANTIATE(T)                                                                                   \
+  template bool planes_serve_reduction(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&);         \
+  template void reduce_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&, const Tensor<T>&, \
+                              std::size_t);                                                                       \
+  template bool planes_serve(const ConvShape&, const Tensor<const T>&, const Tensor<T>&);                         \
+  template void correlate_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&,                \
                                  const Vector<const T>&, bool, const Tensor<T>&, std::size_t);
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)

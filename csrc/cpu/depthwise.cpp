@@ -22,6 +22,7 @@ constexpr int64_t kVectors = 32;      // of channels that are computed together
 constexpr int64_t kBandRows = 9;
 constexpr int64_t kMinTasks = 4;
 constexpr int64_t kSmallPlane = 16 * 16;  // cells
+constexpr int64_t kTaskCells = 1 << 12;   // of planes that are computed together
 
 int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
 
@@ -88,6 +89,14 @@ bool small_planes(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {
          spatial_stride(x, in_extents(s)) == 1 && spatial_stride(y, out_extents(s)) == 1;
 }
 
+// Where a vector holds a row with lanes to spare, the 3x3 kernels read it once; shorter vectors gain nothing by it.
+template <class T>
+bool short_rows(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& y) {
+  const int64_t lanes = kernel<T>().lanes;
+  return lanes >= 16 && s.axis[2].in < lanes && s.axis[2].out <= lanes &&
+         plane_stride3x3(s, x.stride[4], y.stride[4]) != 0;
+}
+
 std::array<int64_t, 5> stage_strides(const Extents& e, int64_t lanes) {
   return {0, 1, e[1] * e[2] * lanes, e[2] * lanes, lanes};
 }
@@ -148,6 +157,33 @@ void pack_plane_weights(const ConvShape& s, const Tensor<const T>& w, int64_t k,
   for_each_cell(w, k, 0, filter_extents(s), {0, s.taps()}, [&](const T& cell, int64_t tap) { weights[tap] = cell; });
 }
 
+// Filters of 3x3.
+template <class T>
+void planes3x3(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
+               bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
+  const auto& [depth, height, width] = s.axis;
+  const auto correlate = kernel<T>().planes3x3[stride3x3(s) - 1];
+  const std::size_t weight_bytes = array_bytes(s.k, 9, sizeof(T));
+  const std::size_t shared = weight_bytes + array_bytes(s.k, 1, sizeof(T));
+  const int threads = threads_within(workspace_limit, shared, 0, threads_for(s), "direct");
+  const Workspace memory(shared);
+  T *weights = memory.at<T>(0), *biases = bias.data != nullptr ? memory.at<T>(weight_bytes) : nullptr;
+  for (int64_t k = 0; k < s.k; ++k) {
+    pack_plane_weights(s, w, k, weights + 9 * k);
+    if (biases != nullptr) biases[k] = bias[k];
+  }
+  // Small planes, of x and y alike, are a task together.
+  const Blocks blocks(s.k, s.group_k() > 1 ? 1 : kTaskCells / std::max(s.cells(), s.pixels()));
+  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) {
+    const int64_t n = task / blocks.count, k = blocks[task % blocks.count].begin;
+    for (int64_t z = 0; z < depth.out; ++z) {
+      correlate(blocks[task % blocks.count].size(), output_rows(s, y, n, k, z, {0, height.out}), y.stride[1],
+                input_plane(s, x, n, k / s.group_k(), z), x.stride[1], height.pad_begin, width.pad_begin,
+                weights + 9 * k, biases == nullptr ? nullptr : biases + k, relu);
+    }
+  });
+}
+
 template <class T>
 void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
             std::size_t workspace_limit) {
@@ -157,7 +193,6 @@ void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
   const int threads = threads_within(workspace_limit, 0, own, threads_for(s), "direct");
   const Workspace memory(static_cast<std::size_t>(threads) * own);
   const Windows windows(s.axis, x.stride);
-  const int64_t stride = plane_stride3x3(s, x.stride[4], y.stride[4]);
   parallel_for(s.n * s.k, threads, [&](int64_t plane, int slot) {
     const int64_t n = plane / s.k, k = plane % s.k, c = k / s.group_k();
     const std::size_t scratch = static_cast<std::size_t>(slot) * own;
@@ -165,11 +200,7 @@ void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
     auto* some_taps = memory.at<RowTap>(scratch + 2 * weight_bytes);
     pack_plane_weights(s, w, k, weights);
     const T b = bias.data != nullptr ? bias[k] : T(0);
-    for (int64_t z = 0; stride != 0 && z < depth.out; ++z) {
-      kernel<T>().plane3x3[stride - 1](output_rows(s, y, n, k, z, {0, height.out}), input_plane(s, x, n, c, z),
-                                       height.pad_begin, width.pad_begin, weights, b, relu);
-    }
-    for (int64_t row = 0; stride == 0 && row < depth.out * height.out; ++row) {
+    for (int64_t row = 0; row < depth.out * height.out; ++row) {
       const int64_t z = row / height.out, p = row % height.out;
       int64_t count = 0;
       windows.for_each_row_tap(z, p, [&](int32_t number) {
@@ -180,6 +211,21 @@ void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
                       x.at(n, c) + windows.origin(z, p, 0), some_taps, some_weights, count, width.stride * x.stride[4],
                       b, relu);
     }
+  });
+}
+
+// Filters of 3x3.
+template <class T>
+void reduce_planes3x3(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw) {
+  const auto& [depth, height, width] = s.axis;
+  const auto reduce = kernel<T>().reduce_planes3x3[stride3x3(s) - 1];
+  parallel_for(s.k, threads_for(s), [&](int64_t k, int) {
+    T sums[9] = {};
+    for (int64_t z = 0; z < depth.out; ++z) {
+      reduce(s.n, output_rows(s, dy, 0, k, z, {0, height.out}), dy.stride[0], input_plane(s, x, 0, k / s.group_k(), z),
+             x.stride[0], height.pad_begin, width.pad_begin, sums);
+    }
+    for_each_cell(dw, k, 0, filter_extents(s), {0, 9}, [&](T& cell, int64_t tap) { cell = sums[tap]; });
   });
 }
 
@@ -194,7 +240,6 @@ void reduce_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Te
   const int threads = threads_within(workspace_limit, 0, own, threads_for(s), "direct");
   const Workspace memory(static_cast<std::size_t>(threads) * own);
   const Windows windows(s.axis, x.stride);
-  const int64_t stride = plane_stride3x3(s, x.stride[4], dy.stride[4]);
   parallel_for(s.k, threads, [&](int64_t k, int slot) {
     const int64_t c = k / s.group_k();
     const std::size_t scratch = static_cast<std::size_t>(slot) * own;
@@ -202,12 +247,7 @@ void reduce_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Te
     auto* some_taps = memory.at<RowTap>(scratch + sum_bytes);
     auto* numbers = memory.at<int32_t>(scratch + sum_bytes + tap_bytes);
     std::fill_n(sums, s.taps() * lanes, T(0));
-    for (int64_t i = 0; stride != 0 && i < s.n * depth.out; ++i) {
-      const int64_t n = i / depth.out, z = i % depth.out;
-      kernel<T>().reduce_plane3x3[stride - 1](output_rows(s, dy, n, k, z, {0, height.out}), input_plane(s, x, n, c, z),
-                                              height.pad_begin, width.pad_begin, sums);
-    }
-    for (int64_t row = 0; stride == 0 && row < s.n * depth.out * height.out; ++row) {
+    for (int64_t row = 0; row < s.n * depth.out * height.out; ++row) {
       const int64_t p = row % height.out, z = row / height.out % depth.out, n = row / height.out / depth.out;
       int64_t count = 0;
       windows.for_each_row_tap(z, p, [&](int32_t number) {
@@ -244,7 +284,9 @@ template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
   if (channels_last(s, x, y)) return pixels(s, x, w, bias, relu, y, workspace_limit);
-  if (small_planes(s, x, y)) return staged_planes(s, x, w, bias, relu, y, workspace_limit);
+  if (small_planes(s, x, y) && !short_rows<T>(s, x, {y.data, y.stride}))
+    return staged_planes(s, x, w, bias, relu, y, workspace_limit);
+  if (plane_stride3x3(s, x.stride[4], y.stride[4]) != 0) return planes3x3(s, x, w, bias, relu, y, workspace_limit);
   planes(s, x, w, bias, relu, y, workspace_limit);
 }
 
@@ -261,7 +303,9 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> 
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
   if (channels_last(s, x, dy)) return reduce_pixels(s, dy, x, dw, workspace_limit);
-  if (small_planes(s, x, dy)) return reduce_staged_planes(s, dy, x, dw, workspace_limit);
+  if (small_planes(s, x, dy) && (s.n == 1 || !short_rows(s, x, dy)))
+    return reduce_staged_planes(s, dy, x, dw, workspace_limit);
+  if (plane_stride3x3(s, x.stride[4], dy.stride[4]) != 0) return reduce_planes3x3(s, dy, x, dw);
   reduce_planes(s, dy, x, dw, workspace_limit);
 }
 

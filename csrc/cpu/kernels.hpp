@@ -120,11 +120,13 @@ struct DepthwiseKernels {
   void (*reduce_pixels3x3[2])(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, int64_t channels,
                               T* sums);
 
-  // Planes of side by side columns, filters of 3x3 with a stride of 1 or 2, weights[9] and sums[9][lanes].
-  void (*plane3x3[2])(Plane<T> y, Plane<const T> x, int64_t pad_top, int64_t pad_left, const T* weights, T bias,
-                      bool relu);
-  void (*reduce_plane3x3[2])(Plane<const T> dy, Plane<const T> x, int64_t pad_top, int64_t pad_left, T* sums);
-  // The input gradient of the one with stride 2; without stride it is a plane3x3.
+  // Some planes of side by side columns, `step` apart, filters of 3x3 with a stride of 1 or 2: weights[planes][9], and
+  // biases[planes] or null; sums[9] += those of all.
+  void (*planes3x3[2])(int64_t planes, Plane<T> y, int64_t y_step, Plane<const T> x, int64_t x_step, int64_t pad_top,
+                       int64_t pad_left, const T* weights, const T* biases, bool relu);
+  void (*reduce_planes3x3[2])(int64_t planes, Plane<const T> dy, int64_t dy_step, Plane<const T> x, int64_t x_step,
+                              int64_t pad_top, int64_t pad_left, T* sums);
+  // The input gradient of the one with stride 2, of a plane; without stride it is a planes3x3.
   void (*spread_plane3x3)(Plane<T> dx, Plane<const T> dy, int64_t pad_top, int64_t pad_left, const T* weights);
   // Any filter, a row at a time: out[i * out_step] = bias + the taps' weights * values, through relu, and sums[tap]
   // [lanes] += dy[i * dy_step] * values.

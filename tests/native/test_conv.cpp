@@ -119,6 +119,8 @@ std::vector<Problem> make_problems() {
         {one,
          {.in = 12, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 1},
          {.in = 13, .filter = 3, .stride = 2, .pad_end = 2}});
+    add("depthwise, three by three, two planes a vector", {.n = 3, .c = 17, .k = 17, .groups = 17, .axis = {}},
+        {one, {.in = 5, .filter = 3, .pad_begin = 1}, {.in = 7, .filter = 3, .pad_begin = 1, .pad_end = 1}});
     add("one by one, tiles of few pixels", {.n = 2, .c = 70, .k = 37, .groups = 1, .axis = {}},
         {one, {.in = 5, .stride = 2}, {.in = 9, .stride = 2}});
     add("fewer tiles of outputs than of inputs", {.n = 8, .c = 19, .k = 35, .groups = 1, .axis = {}},

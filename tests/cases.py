@@ -125,7 +125,9 @@ CONV_CASES = (
     ConvCase("depthwise_3x3_short", (2, 21, 14, 13), (21, 1, 3, 3), 1, ((1, 0), (2, 1)), groups=21),
     ConvCase("depthwise_3x3_short_strided", (3, 5, 11, 15), (5, 1, 3, 3), 2, 1, groups=5),
     ConvCase("depthwise_3x3_pairs", (3, 35, 7, 7), (35, 1, 3, 3), 1, 1, groups=35),
-    ConvCase("depthwise_3x3_pairs_strided", (5, 19, 6, 7), (19, 1, 3, 3), 2, ((0, 1), (1, 2)), groups=19),
+    ConvCase(
+        "depthwise_3x3_pairs_two", (5, 19, 6, 7), (19, 1, 3, 3), 2, ((0, 1), (1, 2)), groups=19
+    ),
     ConvCase("depthwise_3x3_pairs_doubled", (2, 3, 5, 6), (6, 1, 3, 3), 1, 1, groups=3),
     ConvCase("depthwise_3x3_wide", (1, 3, 4, 69), (3, 1, 3, 3), 1, ((0, 1), (2, 0)), groups=3),
     ConvCase("one_by_one", (2, 5, 4, 7), (3, 5, 1, 1)),

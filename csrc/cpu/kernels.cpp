@@ -5,7 +5,8 @@
 
 #include "simd/batch_norm.hpp"
 #include "simd/depthwise.hpp"
-#include "simd/depthwise3x3.hpp"
+#include "simd/depthwise_pixels3x3.hpp"
+#include "simd/depthwise_planes3x3.hpp"
 #include "simd/gemm.hpp"
 #include "simd/pool.hpp"
 #include "simd/pool_gradient.hpp"

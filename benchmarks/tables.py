@@ -228,6 +228,14 @@ def replace_results(file: Path, text: str) -> None:
     file.write_text(new, encoding="utf-8")
 
 
+def links(folder: Path, up: str) -> str:
+    """Links to the results in this folder and of other machines, from a file `up` below ROOT."""
+    others = sorted(path.parent for path in folder.parent.glob("*/README.md"))
+    folders = [folder, *(other for other in others if other != folder)]
+    names = [path.relative_to(ROOT).as_posix() for path in folders]
+    return ", ".join(f"[{name}]({up}{name}/README.md)" for name in names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -244,15 +252,14 @@ def main() -> None:
         "\n\n".join(["# Every case", *parts]) + "\n", encoding="utf-8"
     )
 
-    where = folder.relative_to(ROOT)
     cpu, date = (next(iter(runs.values()))["environment"][key] for key in ("CPU", "date"))
     found = sections(runs)
     short = [text for title, text in found.items() if "means" in title or "Training" in title]
     lead = f"Measured on {date[:10]}, {cpu}. {ratio}"
-    link = f"All figures: [{where}]({where}/README.md)."
+    link = f"All figures: {links(folder, '')}."
     replace_results(ROOT / "README.md", "\n\n".join([lead, *short, link]))
     long = [f"### {title}\n\n{text}" for title, text in found.items()]
-    link = f"Every case, with pictures: [{where}](../{where}/README.md)."
+    link = f"Every case, with pictures: {links(folder, '../')}."
     replace_results(ROOT / "docs" / "benchmarks.md", "\n\n".join([lead, *long, link]))
 
 

@@ -41,7 +41,7 @@ template <class T>
 void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count,
                T* pixels) {
   const WinogradKernels<T>& kernel = winograd_kernels<T>();
-  if (channels == 1) channel_stride = 1;
+  if (channels == 1) channel_stride = 1;  // one plane is a row of pixels as it lies
   if (channel_stride == 1 && column_stride == channels) {
     std::copy_n(row, count * channels, pixels);
   } else if (channel_stride == 1) {

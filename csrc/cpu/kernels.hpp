@@ -223,7 +223,7 @@ struct SumKernels {
 // Winograd's transforms of F(o x o, r x r): of inputs d[s][s], filters g[r][r] and outputs y[o][o], s = o + r - 1.
 template <class T>
 struct WinogradTransforms {
-  // v[s * s] of one tile, `stride` apart, is B^T d B, whose rows and columns lie as their strides say.
+  // v[s * s] of one tile, `stride` apart, is B^T d B of d, whose rows and columns lie as their strides say.
   void (*input)(T* v, int64_t stride, const T* d, int64_t row_stride, int64_t column_stride);
   // Its adjoint: d += B v B^T.
   void (*input_gradient)(T* d, int64_t row_stride, int64_t column_stride, const T* v, int64_t stride);

@@ -108,9 +108,9 @@ class ShortRowsOfTaps {
   decltype(Vector<T>{} < Vector<T>{}) index_[3];
 };
 
-// Calls body<strips>(first column) for the columns of outputs, a strip being a vector of them. Of wide
-// planes, strips are taken together, row by row, so that memory is walked in order; narrow ones stay in the first-level
-// cache, and one strip's taps in registers.
+// Calls body<strips>(first column) for the columns of outputs, a strip being a vector of them. Of wide planes, strips
+// are taken together, row by row, so that memory is walked in order; narrow ones stay in the first-level cache, and one
+// strip's taps in registers.
 template <class T, class Body>
 [[gnu::always_inline]] inline void by_strips(int64_t width, Body body) {
   constexpr int kStrips = 8;

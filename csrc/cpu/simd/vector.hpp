@@ -83,6 +83,28 @@ bool any(Mask lanes) {
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <class T>
+using Mask = decltype(Vector<T>{} < Vector<T>{});
+// All bits of lanes [begin, end).
+template <class T>
+Mask<T> lane_mask(int begin, int end) {
+  Mask<T> lane{};
+  for (int i = 0; i < kLanes<T>; ++i) lane[i] = i;
+  return (lane >= Mask<T>{} + begin) & (lane < Mask<T>{} + end);
+}
+// These lanes from base[lane], the others zero. Reads nothing outside.
+template <class T>
+Vector<T> load_masked(const T* base, Mask<T> mask) {
+  const auto bits = reinterpret_cast<__m256i>(mask);
+  if constexpr (sizeof(T) == 4) {
+    return reinterpret_cast<Vector<T>>(_mm256_maskload_ps(reinterpret_cast<const float*>(base), bits));
+  } else {
+    return reinterpret_cast<Vector<T>>(_mm256_maskload_pd(reinterpret_cast<const double*>(base), bits));
+  }
+}
+#endif
+
 // Lanes [begin, end) of `v` from base[lane], the others as they were. Reads nothing outside.
 template <class T>
 void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
@@ -95,19 +117,8 @@ void load_lanes(Vector<T>& v, const T* base, int begin, int end) {
     v = reinterpret_cast<Vector<T>>(_mm512_mask_loadu_pd(reinterpret_cast<__m512d>(v), mask, base));
   }
 #elif defined(__AVX2__)
-  using Mask = decltype(Vector<T>{} < Vector<T>{});
-  Mask lanes{};
-  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i;
-  const Mask mask = (lanes >= Mask{} + begin) & (lanes < Mask{} + end);
-  if constexpr (sizeof(T) == 4) {
-    v = mask ? reinterpret_cast<Vector<T>>(
-                   _mm256_maskload_ps(reinterpret_cast<const float*>(base), reinterpret_cast<__m256i>(mask)))
-             : v;
-  } else {
-    v = mask ? reinterpret_cast<Vector<T>>(
-                   _mm256_maskload_pd(reinterpret_cast<const double*>(base), reinterpret_cast<__m256i>(mask)))
-             : v;
-  }
+  const Mask<T> mask = lane_mask<T>(begin, end);
+  v = mask ? load_masked(base, mask) : v;
 #else
   for (int i = begin; i < end; ++i) v[i] = base[i];
 #endif
@@ -130,23 +141,63 @@ Vector<T> load_first(const T* base, int count) {
 #endif
 }
 
+// The first `count` lanes of v.
+template <class T>
+void store_lanes(T* p, Vector<T> v, int count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(0xFFFFu >> (16 - count)), reinterpret_cast<__m512>(v));
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(0xFFu >> (8 - count)), reinterpret_cast<__m512d>(v));
+  }
+#elif defined(__AVX2__)
+  // By halves of what is left: a store through a mask takes a Zen 3 seven times as long.
+  if (count == kLanes<T>) return store<T>(p, v);
+  const int bytes = count * static_cast<int>(sizeof(T));
+  const auto whole = reinterpret_cast<__m256i>(v);
+  auto* out = reinterpret_cast<char*>(p);
+  __m128i part = _mm256_castsi256_si128(whole);
+  if ((bytes & 16) != 0) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), part);
+    part = _mm256_extracti128_si256(whole, 1);
+    out += 16;
+  }
+  if ((bytes & 8) != 0) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), part);
+    part = _mm_unpackhi_epi64(part, part);
+    out += 8;
+  }
+  if ((bytes & 4) != 0) _mm_storeu_si32(out, part);
+#else
+  for (int i = 0; i < count; ++i) p[i] = v[i];
+#endif
+}
+
 // Lanes [begin, end) of a vector, to be loaded or stored many times.
 template <class T>
 class Lanes {
  public:
   Lanes() = default;
-  Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {}
+  Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    mask_ = lane_mask<T>(begin_, end_);
+#endif
+  }
   // These, or none.
   Lanes when(bool some) const { return some ? *this : Lanes(0, 0); }
   // The others are zero. Reads nothing outside.
   Vector<T> load_from(const T* base) const {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return load_masked(base, mask_);
+#else
     if (begin_ == 0 && end_ == kLanes<T>) return load(base);
     Vector<T> v{};
     if (begin_ < end_) load_lanes<T>(v, base, begin_, end_);
     return v;
+#endif
   }
   void store_to(T* base, Vector<T> v) const {
-    if (begin_ == 0 && end_ == kLanes<T>) return store<T>(base, v);
+    if (begin_ == 0) return store_lanes<T>(base, v, end_);
     for (int i = begin_; i < end_; ++i) base[i] = v[i];
   }
   // As many bytes.
@@ -160,6 +211,9 @@ class Lanes {
 
  private:
   int begin_, end_;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  Mask<T> mask_;
+#endif
 };
 
 #if defined(__AVX512F__)
@@ -193,20 +247,6 @@ template <class T>
 Lanes<T> lanes_inside(int64_t first, int64_t width, int64_t limit) {
   const int64_t end = width - first < limit ? width - first : limit;
   return {clamp_lanes<T>(-first), clamp_lanes<T>(end)};
-}
-
-// The first `count` lanes of v.
-template <class T>
-void store_lanes(T* p, Vector<T> v, int count) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {
-    _mm512_mask_storeu_ps(p, static_cast<__mmask16>(0xFFFFu >> (16 - count)), reinterpret_cast<__m512>(v));
-  } else {
-    _mm512_mask_storeu_pd(p, static_cast<__mmask8>(0xFFu >> (8 - count)), reinterpret_cast<__m512d>(v));
-  }
-#else
-  for (int i = 0; i < count; ++i) p[i] = v[i];
-#endif
 }
 
 // Swaps the odd blocks of kSpan lanes of a with the even ones of b.

@@ -97,6 +97,11 @@ struct Stage {
   }
 
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
+  // Of the tiles of a block, for one panel of filters.
+  std::size_t output_bytes() const {
+    const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr;
+    return array_bytes(row_blocks.size * ceil_div(column_blocks.size, mr), mr * nr, sizeof(T));
+  }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
 
@@ -136,26 +141,35 @@ void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Ten
   }
 }
 
-// The outputs of a block for the filters of one panel.
+// The outputs of a block for the filters of one panel. Long filters are cut, so that a part of the panel stays in the
+// cache while all outputs pass; `sums` holds theirs so far.
 template <class T>
 void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, const T* panel,
-                    const T* bias, bool relu, const Tensor<T>& y) {
+                    const T* bias, bool relu, T* sums, const Tensor<T>& y) {
   const ConvShape& s = stage.s;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const auto cells = static_cast<int64_t>(stage.cells.size());
-  const bool in_place = y.stride[1] == 1 && k + gemm.nr <= s.k;
-  for (int64_t p = 0; p < block.rows.size(); ++p) {
-    T* row = y.at(block.n, k) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
-             block.columns.begin * y.stride[4];
-    for (int64_t q = 0; q < block.columns.size(); q += gemm.mr) {
-      const auto pixels = static_cast<int>(std::min<int64_t>(gemm.mr, block.columns.size() - q));
-      const T* patches = staged + p * height.stride * stage.row + q * width.stride * s.c;
-      alignas(kCacheLine) T tile[kMaxTile];
-      T* out = in_place ? row + q * y.stride[4] : tile;
-      gemm.tile_scattered(cells, patches, width.stride * s.c, stage.cells.data(), panel, {patches, 0}, out,
-                          in_place ? y.stride[4] : gemm.nr, pixels, {nullptr, bias, relu});
-      if (!in_place) write_tile(tile, pixels, std::min<int64_t>(gemm.nr, s.k - k), row + q * y.stride[4], y);
+  const Blocks tiles(block.columns.size(), gemm.mr);  // even: one of one or two pixels takes as long as one of four
+  const Blocks parts(static_cast<int64_t>(stage.cells.size()), gemm.k_block);
+  for (int64_t part = 0; part < parts.count; ++part) {
+    const Range cells = parts[part];
+    const bool last = part + 1 == parts.count, in_place = last && y.stride[1] == 1 && k + gemm.nr <= s.k;
+    const Epilogue<T> epilogue{nullptr, last ? bias : nullptr, last && relu};
+    T* sum = sums;
+    for (int64_t p = 0; p < block.rows.size(); ++p) {
+      T* row = y.at(block.n, k) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
+               block.columns.begin * y.stride[4];
+      for (int64_t i = 0; i < tiles.count; ++i, sum += gemm.mr * gemm.nr) {
+        const Range q = tiles[i];
+        const T* patches = staged + p * height.stride * stage.row + q.begin * width.stride * s.c;
+        alignas(kCacheLine) T tile[kMaxTile];
+        T* out = in_place ? row + q.begin * y.stride[4] : last ? tile : sum;
+        gemm.tile_scattered(cells.size(), patches, width.stride * s.c, stage.cells.data() + cells.begin,
+                            panel + cells.begin * gemm.nr, part == 0 ? nullptr : sum, out,
+                            in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()), epilogue, {patches, 0});
+        if (last && !in_place)
+          write_tile(tile, q.size(), std::min<int64_t>(gemm.nr, s.k - k), row + q.begin * y.stride[4], y);
+      }
     }
   }
 }
@@ -172,7 +186,8 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   const std::size_t bias_bytes = array_bytes(panels, nr, sizeof(T));
   const Filters<T> filters(s, w, true);
   const std::size_t shared = panel_bytes + bias_bytes;
-  const std::size_t own = std::max(stage.bytes(), filters.scratch_bytes(nr));
+  const std::size_t sum_bytes = cells > gemm_kernels<T>().k_block ? stage.output_bytes() : 0;
+  const std::size_t own = std::max(sum_bytes + stage.bytes(), filters.scratch_bytes(nr));
   const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
   const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
   T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
@@ -184,10 +199,10 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   });
   parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
     const Block block(stage, unit);
-    T* staged = memory.at<T>(scratch(slot));
+    T *sums = memory.at<T>(scratch(slot)), *staged = memory.at<T>(scratch(slot) + sum_bytes);
     fill_stage(stage, block, x, staged);
     for (int64_t k = 0; k < s.k; k += nr)
-      multiply_panel(stage, block, staged, k, packed + k * cells, biases + k, relu, y);
+      multiply_panel(stage, block, staged, k, packed + k * cells, biases + k, relu, sums, y);
   });
 }
 

@@ -12,9 +12,9 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftBlock left ones they fit a second-level cache
-constexpr int64_t kLeftBlock = 4;     // left panels that stay in that cache while the right ones pass
-constexpr int64_t kTaskRows = 16;     // left panels of a task when the right operand is shared
+constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftRows left rows they fit a second-level cache
+constexpr int64_t kLeftRows = 56;     // of left panels that stay in that cache while the right ones pass
+constexpr int64_t kTaskRows = 224;    // of a task's left panels when the right operand is shared
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kPackedPanels = 6;  // of a shared operand, side by side where k is far apart
 constexpr int64_t kRightBytes = 512 << 10;  // of a shared right operand that a second-level cache holds
@@ -112,10 +112,11 @@ class Task {
       if (!product_.share_left && !cut_.left_in_place)
         pack_panels(*product_.left, cut_.left, left_, k, packed_left_, scratch_);
       if (!product_.share_right) pack_right(k);
-      for (int64_t first = left_.begin; first < left_.end; first += kLeftBlock) {
-        for (int64_t j = right_.begin; j < right_.end; ++j) {
-          column(j, {first, std::min(left_.end, first + kLeftBlock)}, k, block);
-        }
+      const int64_t left_block = kLeftRows / kernel_.mr;
+      for (int64_t first = left_.begin; first < left_.end; first += left_block) {
+        const Range left{first, std::min(left_.end, first + left_block)};
+        fetch_ahead(left, k);
+        for (int64_t j = right_.begin; j < right_.end; ++j) column(j, left, k, block);
       }
     }
   }
@@ -158,14 +159,12 @@ class Task {
     return (panels.first(i) - panels.first(first)) * k.size();
   }
 
-  // The slice of the next left panels, if they follow these, that tile (i, j) fetches: the first tiles to read them
-  // would take twice as long, and a loop of prefetches between the tiles as long as it saves.
-  Ahead<T> next_left(int64_t i, int64_t j, Range left, Range k) const {
+  // Each tile of these left panels fetches a slice of the next ones, if they follow: the first tiles to read them would
+  // take twice as long, and a loop of prefetches between the tiles as long as it saves.
+  void fetch_ahead(Range left, Range k) {
     const bool follow = by_rows_ ? left_data_.lane_stride == k.size() : product_.share_left && !cut_.left_in_place;
-    if (!follow) return {product_.result, 0};
-    const int64_t tiles = left.size() * right_.size(), number = (j - right_.begin) * left.size() + (i - left.begin);
-    const int64_t step = ceil_div(kLeftBlock * kernel_.mr, tiles);
-    return {left_panel(left.end, k) + number * k.size() * step, step};
+    ahead_ = {product_.result, 0};
+    if (follow) ahead_ = {left_panel(left.end, k), ceil_div(static_cast<int64_t>(kernel_.mr), right_.size())};
   }
 
   typename GemmKernels<T>::Tile tile_kernel(int width) const {
@@ -189,8 +188,9 @@ class Task {
         kernel_.tile_packing(k.size(), a, left_stride_, source.data + k.begin * source.k_stride, source.k_stride, b,
                              init, out, out_stride, rows, epilogue);
       } else {
-        kernel(k.size(), a, left_stride_, b, width, init, out, out_stride, rows, epilogue, next_left(i, j, left, k));
+        kernel(k.size(), a, left_stride_, b, width, init, out, out_stride, rows, epilogue, ahead_);
       }
+      ahead_.data += ahead_.step * k.size();
     };
     for (int64_t i = left.begin; i < left.end; ++i) {
       const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
@@ -263,6 +263,7 @@ class Task {
   Strided<T> left_data_;  // if the left operand is read where it lies
   bool by_rows_;          // and contiguous along k
   int64_t left_stride_;
+  Ahead<T> ahead_;
   T *packed_left_, *packed_right_, *partial_;
   int64_t partial_row_;  // tiles from one left panel's sums to the next one's
   const T *row_bias_, *col_bias_;
@@ -339,13 +340,14 @@ ProductCut cut_product(const Product<T>& p) {
   cut.right = Panels(p.n, kernel.nr, kernel.lanes, by_rows ? kernel.lanes / 4 : 0);
   const int64_t left_panels = cut.left.count(), right_panels = cut.right.count();
   const int64_t fitting = kRightBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, cut.right.padded());
-  const Blocks k(p.k, by_rows && p.share_right ? std::max(max_k_block<T>(), fitting) : max_k_block<T>());
+  const Blocks k(p.k, by_rows && p.share_right ? std::max(kernel.k_block, fitting) : kernel.k_block);
   cut.k_block = k.size;
   cut.k_blocks = k.count;
   cut.parts = 1;
+  const int64_t task_rows = kTaskRows / kernel.mr;
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
-    cut.task_left = Blocks(left_panels, kTaskRows).size;
+    cut.task_left = Blocks(left_panels, task_rows).size;
     cut.task_right = Blocks(right_panels, kTaskColumns).size;
     const int64_t tasks = ceil_div(left_panels, cut.task_left) * ceil_div(right_panels, cut.task_right);
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
@@ -355,7 +357,7 @@ ProductCut cut_product(const Product<T>& p) {
     const int64_t column_tasks = ceil_div(right_panels, cut.task_right);
     cut.task_left = Blocks(left_panels, ceil_div(left_panels, ceil_div(kMinTasks, column_tasks))).size;
   } else {
-    cut.task_left = Blocks(left_panels, std::min(kTaskRows, ceil_div(left_panels, kMinTasks))).size;
+    cut.task_left = Blocks(left_panels, std::min(task_rows, ceil_div(left_panels, kMinTasks))).size;
     const int64_t row_tasks = ceil_div(left_panels, cut.task_left);
     cut.task_right = Blocks(right_panels, ceil_div(right_panels, ceil_div(kMinTasks, row_tasks))).size;
   }

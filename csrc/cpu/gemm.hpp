@@ -109,10 +109,6 @@ struct ProductCut {
   int64_t parts;       // of k, each with a sum of its own, where the result alone is too small to share out
 };
 template <class T>
-constexpr int64_t max_k_block() {
-  return 2048 / sizeof(T);  // longer runs of the micro-kernel gain nothing, shorter ones reload the result
-}
-template <class T>
 ProductCut cut_product(const Product<T>& product);
 
 // Computes the product on up to `threads` threads, fewer where the workspace would exceed the limit in bytes;

@@ -176,7 +176,7 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
   const MatrixOperand<T> gradient_matrix(dy.data, dy.stride[1], dy_step.value_or(0));
   const MatrixOperand<T> pixel_matrix(x.data, 1, x_step.value_or(0));  // of a pointwise convolution
   const PixelRows<T> gradient(s, dy), pointwise_rows(s, x);
-  const PlanePatchRows<T> plane_rows(s, x, few ? s.n * s.pixels() : max_k_block<T>());
+  const PlanePatchRows<T> plane_rows(s, x, few ? s.n * s.pixels() : gemm_kernels<T>().k_block);
   const PixelPatchRows<T> pixel_rows(s, x);
 
   Product<T> product;

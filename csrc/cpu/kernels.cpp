@@ -39,6 +39,7 @@ template <class T>
 constexpr GemmKernels<T> kGemm{kMr,
                                kNr<T>,
                                kLanes<T>,
+                               kBlockBytes / sizeof(T),
                                tile<T, kVectors, true>,
                                tile<T, kVectors, false>,
                                tile<T, 1, true>,

@@ -32,6 +32,7 @@ struct Ahead {
 template <class T>
 struct GemmKernels {
   int mr, nr, lanes;  // nr is two vectors
+  int64_t k_block;    // the longest run of k that a tile should sum at once
 
   // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *
   // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero. `ahead` goes to
@@ -46,12 +47,12 @@ struct GemmKernels {
   // As tile_unpacked, of one column [k].
   Tile tile_column_unpacked;
   // As tile, of a right operand that is not packed yet: its rows go to the panel on the way, so that packing needs no
-  // pass of its own, and those of the panel beside it to the cache.
+  // pass of its own, and what follows in them, for the panels beside it, to the cache.
   void (*tile_packing)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
                        T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
-  // As tile_unpacked without init and with k scattered: row i of k is a[i * a_stride + offsets[k]].
-  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b,
-                         const Ahead<T>& ahead, T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
+  // As tile_unpacked with k scattered: row i of k is a[i * a_stride + offsets[k]].
+  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const T* init,
+                         T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead);
   // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
   // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
   void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,

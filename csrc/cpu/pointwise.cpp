@@ -18,6 +18,7 @@ namespace fastconv::cpu::pointwise {
 namespace {
 
 constexpr int64_t kMinChannels = 64, kMaxOutputs = 400;  // of an image, per channel: more cost too much to turn
+constexpr int64_t kNearBytes = 512 << 10;                // of pixels that a second-level cache holds
 constexpr int64_t kMinTasks = 8;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
@@ -66,8 +67,8 @@ struct Convolution {
     const auto count = static_cast<int>(at.q.size());
     T* out = y.at(at.n, filters.begin) + at.z * y.stride[2] + at.p * y.stride[3] + at.q.begin;
     alignas(kCacheLine) T values[kMaxTile];
-    gemm.tile_scattered(s.c, pixels(at), s.axis[2].stride * x.stride[4], channels, panel, ahead, values, gemm.nr, count,
-                        {nullptr, biases, relu});
+    gemm.tile_scattered(s.c, pixels(at), s.axis[2].stride * x.stride[4], channels, panel, nullptr, values, gemm.nr,
+                        count, {nullptr, biases, relu}, ahead);
     for (int64_t k = 0; k < filters.size(); k += turn.lanes) {
       turn.pixels_to_planes(out + k * y.stride[1], y.stride[1], values + k, gemm.nr,
                             static_cast<int>(std::min<int64_t>(turn.lanes, filters.size() - k)), count);
@@ -96,9 +97,13 @@ bool serves(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
     if (a.filter > 1 || a.inner_outputs().size() < a.out) return false;
   }
   const bool planes = y.stride[4] == 1 && x.stride[1] != 1;
-  const bool whole_tiles = s.axis[2].out >= gemm_kernels<T>().mr || s.axis[2].out == s.pixels();
+  const int64_t mr = gemm_kernels<T>().mr, size = sizeof(T);
+  const bool whole_tiles = s.axis[2].out >= mr || s.axis[2].out == s.pixels();
+  // Tiles of a fraction of a cache line read each line again and again, for every panel of filters.
+  const bool near =
+      4 * mr * size >= 3 * static_cast<int64_t>(kCacheLine) || s.n * s.c * s.pixels() * size <= kNearBytes;
   const int64_t last = (s.c - 1) * x.stride[1];
-  return planes && whole_tiles && s.c >= kMinChannels && s.k * s.pixels() <= kMaxOutputs * s.c &&
+  return planes && whole_tiles && near && s.c >= kMinChannels && s.k * s.pixels() <= kMaxOutputs * s.c &&
          last == static_cast<int32_t>(last);
 }
 

@@ -110,8 +110,9 @@ struct BlockSums {
 template <class T>
 bool wgrad_serves(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x) {
   const Extents plane = out_extents(s);
-  return s.pointwise() && s.pixels() > 1 && s.n * s.pixels() >= kMinPixels && spatial_stride(dy, plane) == 1 &&
-         spatial_stride(x, plane) == 1;
+  const bool large_tiles = gemm_kernels<T>().dot_rows * gemm_kernels<T>().dot_cols >= 24;  // or packing wins
+  return large_tiles && s.pointwise() && s.pixels() > 1 && s.n * s.pixels() >= kMinPixels &&
+         spatial_stride(dy, plane) == 1 && spatial_stride(x, plane) == 1;
 }
 
 template <class T>

@@ -7,14 +7,18 @@ namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
 // The tile is kMr rows of two vectors. Its accumulators, the two vectors of b and a broadcast of a fill the registers:
-// 28 + 3 of 32, or 12 + 3 of 16.
+// 28 + 3 of 32, or 12 + 3 of 16. Longer blocks of k would reload the sums less often; but 6 rows are done with a vector
+// of b so soon that its panel must stay in a first-level cache of 32 KB, beside a's. 14 leave time to stream it from
+// the second-level one.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMr = 14;
+constexpr int kMr = 14, kBlockBytes = 2048;
 #else
-constexpr int kMr = 6;
+constexpr int kMr = 6, kBlockBytes = 1536;
 #endif
 constexpr int kVectors = 2;
 constexpr int kSecondLevel = 2;  // __builtin_prefetch's locality of that cache
+constexpr int kLineBytes = 64;
+constexpr int kFetchedBytes = 4 * kLineBytes;  // ahead, in the rows of an operand that is packed on the way
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
@@ -25,6 +29,18 @@ template <class T, int kRows, int kColumns>
 #pragma GCC unroll 2
     for (int v = 0; v < kColumns; ++v)
       c[i][v] = init != nullptr ? load(init + i * kNr<T> + v * kLanes<T>) : Vector<T>{};
+  }
+}
+
+// The lines behind a tile's, to which the next one of these rows will be stored: fetched meanwhile, or the stores,
+// which are in order, would wait for memory one by one, and all that follows for the stores.
+template <class T, int kRows, int kColumns>
+[[gnu::always_inline]] inline void fetch_next(const T* out, int64_t out_stride) {
+  constexpr int kLine = kLineBytes / sizeof(T), kWidth = kColumns * kLanes<T>;
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 2
+    for (int at = 2 * kWidth - 1; at >= kWidth; at -= kLine) __builtin_prefetch(out + i * out_stride + at, 1);
   }
 }
 
@@ -93,6 +109,7 @@ class LeftRows {
 template <class T, int kRows, int kColumns, bool kByK>
 void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
                int64_t out_stride, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
+  fetch_next<T, kRows, kColumns>(out, out_stride);
   Vector<T> c[kRows][kColumns];
   tile_init<T>(c, init);
   const LeftRows<T, kRows> rows(a, a_stride);
@@ -161,13 +178,14 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
     return;
   }
   constexpr int kL = kLanes<T>;
+  fetch_next<T, kRows, kVectors>(out, out_stride);
   Vector<T> c[kRows][kVectors];
   tile_init<T>(c, init);
   tile_sum<T>(
       k, c, [&](int64_t j, int i) { return a[j * a_stride + i]; },
       [&](int64_t j, int vector) {
         const T* row = b + j * b_stride + vector * kL;
-        __builtin_prefetch(row + kNr<T> + kL - 1);  // of the next panel: what lies before it is in this one's lines
+        if (vector % (kLineBytes / kVectorBytes) == 0) __builtin_prefetch(row + kFetchedBytes / sizeof(T));
         const Vector<T> value = load(row);
         store<T>(panel + j * kNr<T> + vector * kL, value);
         return value;
@@ -177,15 +195,15 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
 }
 
 template <class T, int kRows = kMr>
-void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const Ahead<T>& ahead,
-                    T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue) {
+void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const T* init, T* out,
+                    int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
   if (rows != kRows) {
     if constexpr (kRows > 1)
-      tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, ahead, out, out_stride, rows, epilogue);
+      tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, init, out, out_stride, rows, epilogue, ahead);
     return;
   }
   Vector<T> c[kRows][kVectors];
-  tile_init<T>(c, nullptr);
+  tile_init<T>(c, init);
   const LeftRows<T, kRows> pixels(a, a_stride);
   tile_sum<T>(
       k, c, [&](int64_t j, int i) { return pixels[i][offsets[j]]; },
@@ -206,6 +224,8 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
     }
     return;
   }
+  fetch_next<T, kRows, 1>(out, out_stride);
+  fetch_next<T, kRows, 1>(out + out_next, out_stride);
   Vector<T> c[kRows][kVectors];
   tile_init<T>(c, nullptr);
   tile_sum<T>(
@@ -259,22 +279,30 @@ void dot(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, con
   const T *left[kDotRows], *right[kDotCols];
   for (int i = 0; i < kDotRows; ++i) left[i] = a[i];
   for (int j = 0; j < kDotCols; ++j) right[j] = b[j];
-  for (int64_t n = 0; n < images; ++n) {
-    for (int64_t first = 0; first < pixels; first += kL) {
-      const int count = clamp_lanes<T>(pixels - first);
-      Vector<T> values[kDotRows];
+  const auto add = [&](auto load_at) {
+    Vector<T> values[kDotRows];
 #pragma GCC unroll 4
-      for (int i = 0; i < kDotRows; ++i) {
-        values[i] = load_first<T>(left[i] + first, count);
-        __builtin_prefetch(left[i] + first + a_ahead);
-      }
+    for (int i = 0; i < kDotRows; ++i) values[i] = load_at(left[i]);
 #pragma GCC unroll 6
-      for (int j = 0; j < kDotCols; ++j) {
-        const Vector<T> value = load_first<T>(right[j] + first, count);
-        __builtin_prefetch(right[j] + first + b_ahead);
+    for (int j = 0; j < kDotCols; ++j) {
+      const Vector<T> value = load_at(right[j]);
 #pragma GCC unroll 4
-        for (int i = 0; i < kDotRows; ++i) c[j * kDotRows + i] += values[i] * value;
-      }
+      for (int i = 0; i < kDotRows; ++i) c[j * kDotRows + i] += values[i] * value;
+    }
+  };
+  constexpr int kLine = kLineBytes / kVectorBytes;  // vectors
+  for (int64_t n = 0; n < images; ++n) {
+    int64_t first = 0;
+    for (; first + kLine * kL <= pixels; first += kLine * kL) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kDotRows; ++i) __builtin_prefetch(left[i] + first + a_ahead);
+#pragma GCC unroll 6
+      for (int j = 0; j < kDotCols; ++j) __builtin_prefetch(right[j] + first + b_ahead);
+#pragma GCC unroll 4
+      for (int v = 0; v < kLine; ++v) add([&](const T* row) { return load(row + first + v * kL); });
+    }
+    for (; first < pixels; first += kL) {
+      add([&](const T* row) { return load_first<T>(row + first, clamp_lanes<T>(pixels - first)); });
     }
     for (int i = 0; i < kDotRows; ++i) left[i] += a_image;
     for (int j = 0; j < kDotCols; ++j) right[j] += b_image;
@@ -342,34 +370,53 @@ void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t la
   }
 }
 
-template <class T>
-void pack_rows(T* panel, int width, const T* const* rows, int lanes, int64_t k) {
+// `count` lanes of a panel from the vectors of as many rows, by transposed squares; a null row is zeros unless kWhole.
+template <class T, bool kWhole>
+void pack_squares(T* panel, int width, const T* const* rows, int count, int64_t k) {
   constexpr int kL = kLanes<T>;
-  int64_t first = 0;
-  for (; first + kL <= k; first += kL) {
-    for (int lane = 0; lane < width; lane += kL) {
-      Vector<T> square[kL];
+  for (int64_t first = 0; first + kL <= k; first += kL, panel += kL * width) {
+    Vector<T> square[kL];
 #pragma GCC unroll 16
-      for (int i = 0; i < kL; ++i) {
-        const T* row = lane + i < lanes ? rows[lane + i] : nullptr;
-        square[i] = row != nullptr ? load(row + first) : Vector<T>{};
-      }
-      transpose<T>(square);
-      const int count = width - lane < kL ? width - lane : kL;
-      T* out = panel + first * width + lane;
+    for (int i = 0; i < kL; ++i) {
+      const T* row = rows[i];
+      square[i] = kWhole || row != nullptr ? load(row + first) : Vector<T>{};
+      if (kWhole) __builtin_prefetch(row + first + kFetchedBytes / sizeof(T));
+    }
+    transpose<T>(square);
+    // What a whole vector writes too much is the beginning of the next row of a panel of one, which follows.
+    const bool whole_vectors = count == kL || (count == width && first + 2 * kL <= k);
 #pragma GCC unroll 16
-      for (int i = 0; i < kL; ++i) {
-        if (count == kL) {
-          store<T>(out + i * width, square[i]);
-        } else {
-          store_lanes<T>(out + i * width, square[i], count);
-        }
+    for (int i = 0; i < kL; ++i) {
+      if (whole_vectors) {
+        store<T>(panel + i * width, square[i]);
+      } else {
+        store_lanes<T>(panel + i * width, square[i], count);
       }
     }
   }
-  for (; first < k; ++first) {
+}
+
+template <class T>
+void pack_rows(T* panel, int width, const T* const* rows, int lanes, int64_t k) {
+  constexpr int kL = kLanes<T>;
+  for (int lane = 0; lane < width; lane += kL) {
+    const int count = width - lane < kL ? width - lane : kL;
+    const T* some[kL];
+    bool whole = true;
+    for (int i = 0; i < count; ++i) {
+      some[i] = lane + i < lanes ? rows[lane + i] : nullptr;
+      whole = whole && some[i] != nullptr;
+    }
+    for (int i = count; i < kL; ++i) some[i] = some[0];  // is not stored
+    if (whole) {
+      pack_squares<T, true>(panel + lane, width, some, count, k);
+    } else {
+      pack_squares<T, false>(panel + lane, width, some, count, k);
+    }
+  }
+  for (int64_t at = k / kL * kL; at < k; ++at) {
     for (int lane = 0; lane < width; ++lane) {
-      panel[first * width + lane] = lane < lanes && rows[lane] != nullptr ? rows[lane][first] : T(0);
+      panel[at * width + lane] = lane < lanes && rows[lane] != nullptr ? rows[lane][at] : T(0);
     }
   }
 }

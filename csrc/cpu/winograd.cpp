@@ -109,7 +109,8 @@ void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<c
 
 // Large filters, or few tiles: u, which would be written to memory and read back, never exists. For a block of tiles
 // whose v all threads share, each task transforms the filters of one panel, some channels at a time, and multiplies
-// them at once: u[element][channel][nr], m[element][tile][nr].
+// them at once: u[element][channel][nr], m[element][tile][nr]. So many channels of v lie side by side, since all tasks
+// stream them from the last-level cache: v[element][some channels][tile][channel].
 template <class T>
 struct FiltersPlan {
   static constexpr int64_t kInputs = 9 << 20;      // bytes of v: what the last-level cache holds
@@ -139,6 +140,11 @@ struct FiltersPlan {
     stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
     thread = stage + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T));
   }
+  // From one tile of v to the next, where channel c is.
+  int64_t row(int64_t c) const { return std::min(kChannels, channels - c / kChannels * kChannels); }
+  int64_t at(int64_t tile, int64_t c) const {
+    return c / kChannels * kChannels * blocks.size + tile * row(c) + c % kChannels;
+  }
 };
 
 // m += v u over some channels, or = for the first ones.
@@ -146,13 +152,15 @@ template <class T>
 void multiply_channels(const FiltersPlan<T>& plan, int64_t tiles, Range channels, const T* v, const T* u, T* m) {
   const int64_t nr = plan.gemm.nr;
   const Blocks rows(tiles, plan.gemm.mr);
+  const int64_t stride = plan.row(channels.begin);
   for (int64_t e = 0; e < plan.grid.elements(); ++e) {
     for (int64_t block = 0; block < rows.count; ++block) {
       const Range row = rows[block];
+      const T* a = v + e * plan.v_stride + plan.at(row.begin, channels.begin);
       T* out = m + e * plan.m_stride + row.begin * nr;
-      plan.gemm.tile_unpacked(channels.size(), v + e * plan.v_stride + row.begin * plan.channels + channels.begin,
-                              plan.channels, u + e * plan.u_stride, nr, channels.begin == 0 ? nullptr : out, out, nr,
-                              static_cast<int>(row.size()), {}, {u, 0});
+      plan.gemm.tile_unpacked(channels.size(), a, stride, u + e * plan.u_stride, nr,
+                              channels.begin == 0 ? nullptr : out, out, nr, static_cast<int>(row.size()), {},
+                              {a + rows.size * stride, rows.size});
     }
   }
 }
@@ -177,7 +185,7 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
       part.c = std::min(plan.lanes, s.c - first);
       for_each_tile_run(plan.grid, tiles, [&](const TileRun& run) {
         transform_inputs(part, plan.grid, {x.at(0, first), x.stride}, run, own(slot, plan.stage), plan.v_stride,
-                         [&](int64_t, int64_t t) { return v + (run.first + t) * plan.channels + first; });
+                         [&](int64_t, int64_t t) { return v + plan.at(run.first + t, first); });
       });
     });
     parallel_for(plan.panels, threads, [&](int64_t panel, int slot) {

@@ -2,7 +2,7 @@
 //
 //   dw = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G        * is elementwise: a product for each element
 //
-//   e[element][tile][K]            transformed gradients of a block of tiles
+//   e[element][some K][tile][k]    transformed gradients of a block of tiles, a few whole vectors and rows of a tile
 //   v[element][C panel][tile][nr]  transformed inputs of the block
 //   u[element][C panel][K][nr]     u[i] += e[i]^T v[i], block after block
 //
@@ -10,6 +10,7 @@
 // of these. Where one block holds all tiles, u, which is larger than they are, never exists: each task makes dw of a
 // panel of channels and some filters from a u of its own.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "gemm.hpp"
@@ -24,7 +25,7 @@ namespace {
 
 constexpr int64_t kBlockBytes = 2 << 20;  // of e and v: what the second-level caches hold of two operands
 constexpr int64_t kMinBlock = 128;        // tiles for which it pays to load and store all of u
-constexpr int64_t kRowPanels = 8;         // left panels of a task of the products
+constexpr int64_t kRows = 112;            // filters of a task of the products, in whole left panels
 constexpr int64_t kMinTasks = 8;
 
 template <class T>
@@ -32,21 +33,24 @@ struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t lanes = winograd_kernels<T>().lanes;
   TileGrid grid;
-  int64_t panels, e_row;                    // e_row: K, and a line more, so that rows lie apart in every cache
-  Blocks blocks, rows;                      // of tiles, of K
+  int64_t panels, e_row;  // e_row: filters of e that lie side by side
+  int64_t k;
+  Blocks blocks, rows;                      // of tiles, of left panels: the filters of a task
   int64_t e_stride, v_stride, u_stride;     // between elements
   std::size_t v, u, shared, stage, thread;  // the workspace: e, v, u, and of each thread u, stage; only one u is there
 
   explicit Plan(const ConvShape& s)
       : grid(s),
         panels(ceil_div(s.c, static_cast<int64_t>(gemm.nr))),
-        e_row(ceil_div(s.k, lanes) * lanes + static_cast<int64_t>(kCacheLine / sizeof(T))),
-        blocks(grid.count, std::max(kMinBlock, kBlockBytes / (grid.elements() * (e_row + panels * gemm.nr) *
+        e_row(std::lcm(lanes, static_cast<int64_t>(gemm.mr))),
+        k(s.k),
+        blocks(grid.count, std::max(kMinBlock, kBlockBytes / (grid.elements() * (padded_filters() + panels * gemm.nr) *
                                                               static_cast<int64_t>(sizeof(T))))),
-        rows(s.k, filters_of_a_task(s)) {
-    e_stride = blocks.size * e_row;
+        rows(ceil_div(s.k, static_cast<int64_t>(gemm.mr)), panels_of_a_task()) {
+    e_stride = blocks.size * padded_filters() + static_cast<int64_t>(kCacheLine / sizeof(T));
     v_stride = blocks.size * panels * gemm.nr;
-    u_stride = (one_block() ? rows.size : panels * s.k) * gemm.nr + static_cast<int64_t>(kCacheLine / sizeof(T));
+    u_stride =
+        (one_block() ? rows.size * gemm.mr : panels * k) * gemm.nr + static_cast<int64_t>(kCacheLine / sizeof(T));
     const std::size_t u_bytes = array_bytes(grid.elements(), u_stride, sizeof(T));
     v = array_bytes(grid.elements(), e_stride, sizeof(T));
     u = v + array_bytes(grid.elements(), v_stride, sizeof(T));
@@ -54,11 +58,16 @@ struct Plan {
     stage = one_block() ? u_bytes : 0;
     thread = stage + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T));
   }
+  int64_t padded_filters() const { return ceil_div(k, e_row) * e_row; }
+  int64_t e_at(int64_t filter, int64_t tile) const {
+    return (filter / e_row * blocks.size + tile) * e_row + filter % e_row;
+  }
+  Range filters(int64_t task) const { return {rows[task].begin * gemm.mr, std::min(k, rows[task].end * gemm.mr)}; }
   bool one_block() const { return blocks.count == 1; }
   // One block has a task for each panel and some filters, several have one for each element.
-  int64_t filters_of_a_task(const ConvShape& s) const {
+  int64_t panels_of_a_task() const {
     const int64_t cuts = one_block() ? ceil_div(kMinTasks, panels) : 1;
-    return std::min(kRowPanels, ceil_div(ceil_div(s.k, gemm.mr), cuts)) * gemm.mr;
+    return std::min(kRows / gemm.mr, ceil_div(ceil_div(k, static_cast<int64_t>(gemm.mr)), cuts));
   }
 };
 
@@ -69,7 +78,7 @@ void multiply_rows(const Plan<T>& plan, int64_t element, int64_t panel, Range ro
   const int mr = plan.gemm.mr, nr = plan.gemm.nr;
   const T* b = v + element * plan.v_stride + panel * plan.blocks.size * nr;
   for (int64_t k = rows.begin; k < rows.end; k += mr, u += mr * nr) {
-    plan.gemm.tile(tiles, e + element * plan.e_stride + k, plan.e_row, b, nr, first ? nullptr : u, u, nr,
+    plan.gemm.tile(tiles, e + element * plan.e_stride + plan.e_at(k, 0), plan.e_row, b, nr, first ? nullptr : u, u, nr,
                    static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {}, {b, 0});
   }
 }
@@ -110,7 +119,7 @@ void transform_block(const Plan<T>& plan, const ConvShape& s, const Tensor<const
       transform_inputs(s, plan.grid, x, run, stage, plan.v_stride,
                        [&](int64_t c, int64_t t) { return v + (c / nr * plan.blocks.size + first + t) * nr + c % nr; });
       transform_gradients(s, plan.grid, dy, run, stage, plan.e_stride,
-                          [&](int64_t k, int64_t t) { return e + (first + t) * plan.e_row + k; });
+                          [&](int64_t k, int64_t t) { return e + plan.e_at(k, first + t); });
     });
   });
 }
@@ -131,7 +140,7 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
     parallel_for(plan.panels * rows.count, threads, [&](int64_t task, int slot) {
       T *u = memory.at<T>(own(slot)), *stage = memory.at<T>(own(slot) + plan.stage);
       const int64_t panel = task / rows.count;
-      const Range filters = rows[task % rows.count];
+      const Range filters = plan.filters(task % rows.count);
       for (int64_t i = 0; i < plan.grid.elements(); ++i)
         multiply_rows(plan, i, panel, filters, plan.grid.count, true, e, v, u + i * plan.u_stride);
       for (int64_t k = filters.begin; k < filters.end; ++k)
@@ -145,7 +154,7 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
     transform_block(plan, s, dy, x, tiles, threads, memory);
     parallel_for(plan.grid.elements() * rows.count, threads, [&](int64_t task, int) {
       const int64_t i = task / rows.count;
-      const Range filters = rows[task % rows.count];
+      const Range filters = plan.filters(task % rows.count);
       for (int64_t panel = 0; panel < plan.panels; ++panel) {
         multiply_rows(plan, i, panel, filters, tiles.size(), block == 0, e, v,
                       u + i * plan.u_stride + (panel * s.k + filters.begin) * nr);

@@ -89,12 +89,13 @@ bool small_planes(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {
          spatial_stride(x, in_extents(s)) == 1 && spatial_stride(y, out_extents(s)) == 1;
 }
 
-// Where a vector holds a row with lanes to spare, the 3x3 kernels read it once; shorter vectors gain nothing by it.
+// Planes that the 3x3 kernels serve better all the same: with 8 lanes, or where a row leaves one of 16 free and is read
+// once.
 template <class T>
-bool short_rows(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& y) {
+bool rows_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& y) {
   const int64_t lanes = kernel<T>().lanes;
-  return lanes >= 16 && s.axis[2].in < lanes && s.axis[2].out <= lanes &&
-         plane_stride3x3(s, x.stride[4], y.stride[4]) != 0;
+  return plane_stride3x3(s, x.stride[4], y.stride[4]) != 0 &&
+         (lanes == 8 || (lanes > 8 && s.axis[2].in < lanes && s.axis[2].out <= lanes));
 }
 
 std::array<int64_t, 5> stage_strides(const Extents& e, int64_t lanes) {
@@ -284,7 +285,7 @@ template <class T>
 void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
            std::size_t workspace_limit) {
   if (channels_last(s, x, y)) return pixels(s, x, w, bias, relu, y, workspace_limit);
-  if (small_planes(s, x, y) && !short_rows<T>(s, x, {y.data, y.stride}))
+  if (small_planes(s, x, y) && !rows_serve<T>(s, x, {y.data, y.stride}))
     return staged_planes(s, x, w, bias, relu, y, workspace_limit);
   if (plane_stride3x3(s, x.stride[4], y.stride[4]) != 0) return planes3x3(s, x, w, bias, relu, y, workspace_limit);
   planes(s, x, w, bias, relu, y, workspace_limit);
@@ -303,7 +304,7 @@ void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> 
 template <class T>
 void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
   if (channels_last(s, x, dy)) return reduce_pixels(s, dy, x, dw, workspace_limit);
-  if (small_planes(s, x, dy) && (s.n == 1 || !short_rows(s, x, dy)))
+  if (small_planes(s, x, dy) && (s.n == 1 || !rows_serve(s, x, dy)))
     return reduce_staged_planes(s, dy, x, dw, workspace_limit);
   if (plane_stride3x3(s, x.stride[4], dy.stride[4]) != 0) return reduce_planes3x3(s, dy, x, dw);
   reduce_planes(s, dy, x, dw, workspace_limit);

@@ -55,7 +55,10 @@ template <class T, int kStride, int kRows, bool kInside, class Outputs, class Ta
                                                 bool relu) {
   Vector<T> sum[kRows];
 #pragma GCC unroll 3
-  for (int o = 0; o < kRows; ++o) sum[o] = bias;
+  for (int o = 0; o < kRows; ++o) {
+    sum[o] = bias;
+    fetch_ahead(y + o * y_row, 1);
+  }
   for_each_row3<T, kStride, kRows, kInside>(x, reader, [&](int o, int r, const Vector<T>* taps) {
     sum[o] += weights[3 * r] * taps[0];
     sum[o] += weights[3 * r + 1] * taps[1];

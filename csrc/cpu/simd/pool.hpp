@@ -138,6 +138,17 @@ void store_bytes(Byte* p, V v, int count) {
     return;
   }
 #endif
+  if constexpr (kL == 8) {  // by halves of what is left
+    uint64_t rest = reinterpret_cast<uint64_t>(bytes);
+#pragma GCC unroll 3
+    for (int part = 4; part > 0; part /= 2) {
+      if ((count & part) == 0) continue;
+      __builtin_memcpy(p, &rest, part);
+      p += part;
+      rest >>= 8 * part;
+    }
+    return;
+  }
   for (int i = 0; i < count; ++i) p[i] = bytes[i];
 }
 
@@ -183,10 +194,13 @@ struct MaxRow {
 
   [[gnu::always_inline]] void store(const MaxBlock<T>& b, int64_t first, Best<T> best, int count) const {
     store_values<T>(y + first, best.value, count);
+    fetch_ahead(y + first, 1);
     if (b.rectified) best.code = best.value > 0 ? best.code : Codes<T>{} - 1;
     if (b.offsets != nullptr) store_bytes(b.offsets + where + first, best.code, count);
-    if (b.indices != nullptr)
+    if (b.indices != nullptr) {
       store_indices(b.indices + where + first, best.code, index + first * b.index_step, b.index_step, count);
+      fetch_ahead(b.indices + where + first, 2);
+    }
   }
 };
 

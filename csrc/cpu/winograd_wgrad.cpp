@@ -42,7 +42,7 @@ struct Plan {
   explicit Plan(const ConvShape& s)
       : grid(s),
         panels(ceil_div(s.c, static_cast<int64_t>(gemm.nr))),
-        e_row(std::lcm(lanes, static_cast<int64_t>(gemm.mr))),
+        e_row(std::min(std::lcm(lanes, static_cast<int64_t>(gemm.mr)), ceil_div(s.k, lanes) * lanes)),
         k(s.k),
         blocks(grid.count, std::max(kMinBlock, kBlockBytes / (grid.elements() * (padded_filters() + panels * gemm.nr) *
                                                               static_cast<int64_t>(sizeof(T))))),

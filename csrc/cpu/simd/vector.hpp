@@ -150,9 +150,10 @@ void store_lanes(T* p, Vector<T> v, int count) {
   } else {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>(0xFFu >> (8 - count)), reinterpret_cast<__m512d>(v));
   }
-#elif defined(__AVX2__)
-  // By halves of what is left: a store through a mask takes a Zen 3 seven times as long.
+#else
   if (count == kLanes<T>) return store<T>(p, v);
+#if defined(__AVX2__)
+  // By halves of what is left: a store through a mask takes a Zen 3 seven times as long.
   const int bytes = count * static_cast<int>(sizeof(T));
   const auto whole = reinterpret_cast<__m256i>(v);
   auto* out = reinterpret_cast<char*>(p);
@@ -170,6 +171,7 @@ void store_lanes(T* p, Vector<T> v, int count) {
   if ((bytes & 4) != 0) _mm_storeu_si32(out, part);
 #else
   for (int i = 0; i < count; ++i) p[i] = v[i];
+#endif
 #endif
 }
 

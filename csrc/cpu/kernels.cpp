@@ -8,6 +8,7 @@
 #include "simd/depthwise_pixels3x3.hpp"
 #include "simd/depthwise_planes3x3.hpp"
 #include "simd/gemm.hpp"
+#include "simd/pack.hpp"
 #include "simd/pool.hpp"
 #include "simd/pool_gradient.hpp"
 #include "simd/sum.hpp"

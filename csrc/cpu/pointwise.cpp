@@ -17,8 +17,8 @@
 namespace fastconv::cpu::pointwise {
 namespace {
 
-constexpr int64_t kMinChannels = 64, kMaxOutputs = 400;  // of an image, per channel: more cost too much to turn
-constexpr int64_t kNearBytes = 512 << 10;                // of pixels that a second-level cache holds
+constexpr int64_t kMinChannels = 64, kMaxOutputs = 384;  // of an image, per channel: more cost too much to turn
+constexpr int64_t kNearBytes = 1024 << 10;               // of pixels that a second-level cache holds
 constexpr int64_t kMinTasks = 8;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
@@ -113,7 +113,8 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   const int nr = gemm_kernels<T>().nr;
   const int64_t panels = ceil_div(s.k, static_cast<int64_t>(nr));
   const Tiles tiles(s, gemm_kernels<T>().mr);
-  const Blocks parts(tiles.count, ceil_div(tiles.count, ceil_div(kMinTasks, panels)));
+  const int64_t near = std::max<int64_t>(1, kNearBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
+  const Blocks parts(tiles.count, std::min(near, ceil_div(tiles.count, ceil_div(kMinTasks, panels))));
   const bool share = parts.count > 1;  // a panel has several tasks, so it is packed before
   const Filters<T> filters(s, w, true);
   // The workspace: where the channels begin, all panels or one for each thread, and what packing needs.
@@ -138,8 +139,8 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   if (share) parallel_for(panels, threads, pack);
   const Convolution<T> convolution{s, x, w, relu, y, channels, tiles};
   parallel_for(panels * parts.count, threads, [&](int64_t task, int slot) {
-    const int64_t i = task / parts.count;
-    const Range some = parts[task % parts.count], group = filters_of(i);
+    const int64_t i = task % panels;
+    const Range some = parts[task / panels], group = filters_of(i);
     if (!share) pack(i, slot);
     alignas(kCacheLine) T biases[kMaxWidth] = {};
     for (int64_t k = 0; bias.data != nullptr && k < group.size(); ++k) biases[k] = bias[group.begin + k];

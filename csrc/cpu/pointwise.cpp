@@ -67,8 +67,14 @@ struct Convolution {
     const auto count = static_cast<int>(at.q.size());
     T* out = y.at(at.n, filters.begin) + at.z * y.stride[2] + at.p * y.stride[3] + at.q.begin;
     alignas(kCacheLine) T values[kMaxTile];
-    gemm.tile_scattered(s.c, pixels(at), s.axis[2].stride * x.stride[4], channels, panel, nullptr, values, gemm.nr,
-                        count, {nullptr, biases, relu}, ahead);
+    const int64_t step = s.axis[2].stride * x.stride[4];
+    if (step == 1) {
+      gemm.tile(s.c, pixels(at), x.stride[1], panel, gemm.nr, nullptr, values, gemm.nr, count, {nullptr, biases, relu},
+                ahead);
+    } else {
+      gemm.tile_scattered(s.c, pixels(at), step, channels, panel, nullptr, values, gemm.nr, count,
+                          {nullptr, biases, relu}, ahead);
+    }
     for (int64_t k = 0; k < filters.size(); k += turn.lanes) {
       turn.pixels_to_planes(out + k * y.stride[1], y.stride[1], values + k, gemm.nr,
                             static_cast<int>(std::min<int64_t>(turn.lanes, filters.size() - k)), count);

@@ -297,36 +297,33 @@ void dot(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, con
          int64_t a_ahead, int64_t b_ahead, T* sums) {
   constexpr int kL = kLanes<T>, kCount = kDotRows * kDotCols;
   Vector<T> c[kCount] = {};
-  const T *left[kDotRows], *right[kDotCols];
-  for (int i = 0; i < kDotRows; ++i) left[i] = a[i];
-  for (int j = 0; j < kDotCols; ++j) right[j] = b[j];
-  const auto add = [&](auto load_at) {
+  const auto add = [&](int64_t a_at, int64_t b_at, auto load_at) __attribute__((always_inline)) {
     Vector<T> values[kDotRows];
 #pragma GCC unroll 4
-    for (int i = 0; i < kDotRows; ++i) values[i] = load_at(left[i]);
+    for (int i = 0; i < kDotRows; ++i) values[i] = load_at(a[i] + a_at);
 #pragma GCC unroll 6
     for (int j = 0; j < kDotCols; ++j) {
-      const Vector<T> value = load_at(right[j]);
+      const Vector<T> value = load_at(b[j] + b_at);
 #pragma GCC unroll 4
       for (int i = 0; i < kDotRows; ++i) c[j * kDotRows + i] += values[i] * value;
     }
   };
   constexpr int kLine = kLineBytes / kVectorBytes;  // vectors
+  const int64_t whole = pixels / (kLine * kL) * (kLine * kL);
   for (int64_t n = 0; n < images; ++n) {
-    int64_t first = 0;
-    for (; first + kLine * kL <= pixels; first += kLine * kL) {
+    int64_t a_at = n * a_image, b_at = n * b_image;
+    for (const int64_t end = a_at + whole; a_at < end; a_at += kLine * kL, b_at += kLine * kL) {
 #pragma GCC unroll 4
-      for (int i = 0; i < kDotRows; ++i) __builtin_prefetch(left[i] + first + a_ahead);
+      for (int i = 0; i < kDotRows; ++i) __builtin_prefetch(a[i] + a_at + a_ahead);
 #pragma GCC unroll 6
-      for (int j = 0; j < kDotCols; ++j) __builtin_prefetch(right[j] + first + b_ahead);
+      for (int j = 0; j < kDotCols; ++j) __builtin_prefetch(b[j] + b_at + b_ahead);
 #pragma GCC unroll 4
-      for (int v = 0; v < kLine; ++v) add([&](const T* row) { return load(row + first + v * kL); });
+      for (int v = 0; v < kLine; ++v) add(a_at, b_at, [&](const T* row) { return load(row + v * kL); });
     }
-    for (; first < pixels; first += kL) {
-      add([&](const T* row) { return load_first<T>(row + first, clamp_lanes<T>(pixels - first)); });
+    for (int64_t left = pixels - whole; left > 0; left -= kL, a_at += kL, b_at += kL) {
+      const int count = clamp_lanes<T>(left);
+      add(a_at, b_at, [&](const T* row) { return load_first<T>(row, count); });
     }
-    for (int i = 0; i < kDotRows; ++i) left[i] += a_image;
-    for (int j = 0; j < kDotCols; ++j) right[j] += b_image;
   }
 #pragma GCC unroll 12
   for (int first = 0; first < kCount; first += kL) {

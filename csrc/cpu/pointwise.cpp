@@ -119,7 +119,8 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   const int nr = gemm_kernels<T>().nr;
   const int64_t panels = ceil_div(s.k, static_cast<int64_t>(nr));
   const Tiles tiles(s, gemm_kernels<T>().mr);
-  const int64_t near = std::max<int64_t>(1, kNearBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
+  const int64_t near =
+      std::max<int64_t>(1, kNearBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
   const Blocks parts(tiles.count, std::min(near, ceil_div(tiles.count, ceil_div(kMinTasks, panels))));
   const bool share = parts.count > 1;  // a panel has several tasks, so it is packed before
   const Filters<T> filters(s, w, true);

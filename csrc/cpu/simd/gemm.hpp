@@ -44,8 +44,8 @@ template <class T, int kRows, int kColumns>
   }
 }
 
-// c[kRows][vectors] += left(k, row, vector) * right(k, vector), in registers from the first k to the last: the loops over
-// it must unroll, and the readers be inlined. Two of k at a time halve what the loop itself takes.
+// c[kRows][vectors] += left(k, row, vector) * right(k, vector), in registers from the first k to the last: the loops
+// over it must unroll, and the readers be inlined. Two of k at a time halve what the loop itself takes.
 template <class T, int kRows, int kColumns, class Left, class Right>
 [[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kColumns], Left left, Right right) {
   const auto add = [&](int64_t j) __attribute__((always_inline)) {
@@ -68,9 +68,9 @@ template <class T, int kRows, int kColumns, class Left, class Right>
 }
 
 // The same pointer, of which the compiler does not know it: what is read through both is read twice. With AVX-512 a
-// multiply-add broadcasts an element of memory itself, so a second load saves an instruction. Where a row of the tile is
-// two vectors, half the rows taking it leaves both the loads and the instructions below what a core shared with another
-// hyperthread can do.
+// multiply-add broadcasts an element of memory itself, so a second load saves an instruction. Where a row of the tile
+// is two vectors, half the rows taking it leaves both the loads and the instructions below what a core shared with
+// another hyperthread can do.
 template <class T>
 const T* reload(const T* data) {
 #if defined(__AVX512F__)
@@ -133,7 +133,8 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_st
   const LeftRows<T, kRows> rows(a, a_stride);
   const T* again = reload(a);
   tile_sum<T>(
-      k, c, [&](int64_t j, int i, int v) { return kByK ? (v == 1 && i % 2 == 0 ? again : a)[j * a_stride + i] : rows[i][j]; },
+      k, c,
+      [&](int64_t j, int i, int v) { return kByK ? (v == 1 && i % 2 == 0 ? again : a)[j * a_stride + i] : rows[i][j]; },
       [&](int64_t j, int vector) {
         if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step, 0, kSecondLevel);
         return load(b + j * b_stride + vector * kLanes<T>);
@@ -315,8 +316,10 @@ void dot(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, con
     for (const int64_t end = a_at + whole; a_at < end; a_at += kLine * kL, b_at += kLine * kL) {
 #pragma GCC unroll 4
       for (int i = 0; i < kDotRows; ++i) __builtin_prefetch(a[i] + a_at + a_ahead);
+      if (b_ahead != 0) {
 #pragma GCC unroll 6
-      for (int j = 0; j < kDotCols; ++j) __builtin_prefetch(b[j] + b_at + b_ahead);
+        for (int j = 0; j < kDotCols; ++j) __builtin_prefetch(b[j] + b_at + b_ahead);
+      }
 #pragma GCC unroll 4
       for (int v = 0; v < kLine; ++v) add(a_at, b_at, [&](const T* row) { return load(row + v * kL); });
     }

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftRows left rows they fit a second-level cache
 constexpr int64_t kLeftRows = 56;     // of left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 224;    // of a task's left panels when the right operand is shared
+constexpr int64_t kTallRows = 560;    // of one where columns make tasks enough: the fewer times are those packed
 constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kPackedPanels = 6;  // of a shared operand, side by side where k is far apart
 constexpr int64_t kRightBytes = 512 << 10;  // of a shared right operand that a second-level cache holds
@@ -347,8 +348,9 @@ ProductCut cut_product(const Product<T>& p) {
   const int64_t task_rows = kTaskRows / kernel.mr;
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
-    cut.task_left = Blocks(left_panels, task_rows).size;
-    cut.task_right = Blocks(right_panels, kTaskColumns).size;
+    const Blocks columns(right_panels, kTaskColumns);
+    cut.task_left = Blocks(left_panels, columns.count < kMinTasks ? task_rows : kTallRows / kernel.mr).size;
+    cut.task_right = columns.size;
     const int64_t tasks = ceil_div(left_panels, cut.task_left) * ceil_div(right_panels, cut.task_right);
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;

@@ -23,7 +23,7 @@
 namespace fastconv::cpu::direct {
 namespace {
 
-constexpr int64_t kFewCells = 80;                // of a filter
+constexpr int64_t kFewCells = 160;               // of a filter
 constexpr int64_t kLongRow = 4;                  // vectors of outputs that are worth one more, to begin at a cache line
 constexpr int64_t kMaxDot = 8;                   // rows or columns of the largest tile of dot products
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
@@ -195,8 +195,8 @@ bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const 
   if (x.stride[4] != 1 || dy.stride[4] != 1) return false;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t used = s.axis[2].out, padded = stage_columns<T>(used), cells = s.c * s.taps();
-  const bool few_filters = 2 * s.k <= gemm.nr && cells <= 2 * kFewCells && 8 * used >= 5 * padded;
-  const bool few_cells = gemm.dot_rows * gemm.dot_cols >= 24 && cells <= kFewCells && 4 * used >= 3 * padded;
+  const bool few_filters = 2 * s.k <= gemm.nr && cells <= kFewCells && 8 * used >= 5 * padded;
+  const bool few_cells = gemm.dot_rows * gemm.dot_cols >= 24 && 2 * cells <= kFewCells && 4 * used >= 3 * padded;
   return few_filters || few_cells;
 }
 

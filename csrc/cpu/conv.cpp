@@ -99,6 +99,8 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   }
   if (pass == Pass::input && shape.group_c() <= 4)
     return {Algorithm::im2col, "few channels would leave the tile's rows empty"};
+  if (pass == Pass::input && shape.taps() > 1 && shape.groups == 1 && implicit::few_pixels(shape))
+    return {Algorithm::im2col, "few outputs: the filters are read where they lie"};
   if (pass == Pass::weight && shape.axis[2].out < 8)
     return {Algorithm::implicit, "rows of outputs too short to be products of their own"};
   if (pass == Pass::forward && implicit::few_pixels(shape))

@@ -1,16 +1,18 @@
 // Some rows of x are copied, channels last and with their padding, to a stage in the second-level cache,
 //
-//   stage[depth tap][row][column][C]
+//   stage[depth tap][row % stride][row / stride][column][C]
 //
 // in which each of a filter's F = T*R*S*C cells is the same distance from every output. The micro-kernel of the matrix
 // product reads the patches of neighbouring outputs there, `stride * C` apart, against packed filters:
 //
-//   y[outputs of a row, K] = patches[outputs, F] w^T[F, K]
+//   y[outputs, K] = patches[outputs, F] w^T[F, K]
 //
-// The weight gradient is a product over the outputs of a row for each row of filter cells: there the patches' transpose
-// is as good as packed, neighbouring columns being `stride * C` values apart.
+// A row of the stage is a whole number of strides long, so outputs of the next row follow at the same distance, after
+// some that do not exist: short rows are joined to fill the tile. The weight gradient is a product over all outputs of
+// a block for each row of filter cells, with zeros for those that do not exist: there the patches' transpose is as good
+// as packed.
 //
-//   dw^T[S*C of a filter row, K] += patches^T[S*C, outputs of a row] dy[outputs, K]
+//   dw^T[S*C of a filter row, K] += patches^T[S*C, outputs] dy[outputs, K]
 //
 // Planes are turned into pixels, and back, by register transposition on the way: their copies cost a few per cent of
 // what packing their patches did. Where it is more than that, direct_planes.cpp has another way.
@@ -33,6 +35,7 @@ namespace fastconv::cpu::direct {
 namespace {
 
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
+constexpr int64_t kSumBytes = 1 << 20;           // of gradients that stay near while a task's outputs pass
 constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
 
 // pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
@@ -58,14 +61,16 @@ void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int6
   }
 }
 
-// A row of the stage: `columns` cells of a row of x from `first` on, zeros in the padding.
+// A row of the stage, `size` elements: `columns` cells of a row of x from `first` on, zeros in the padding and after
+// them.
 template <class T>
-void stage_row(const ConvShape& s, const Tensor<const T>& x, const T* row, int64_t first, int64_t columns, T* out) {
+void stage_row(const ConvShape& s, const Tensor<const T>& x, const T* row, int64_t first, int64_t columns, T* out,
+               int64_t size) {
   const int64_t begin = std::clamp<int64_t>(-first, 0, columns);
   const int64_t end = std::clamp(s.axis[2].in - first, begin, columns);
   to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], s.c, end - begin, out + begin * s.c);
   std::fill_n(out, begin * s.c, T(0));
-  std::fill_n(out + end * s.c, (columns - end) * s.c, T(0));
+  std::fill_n(out + end * s.c, size - end * s.c, T(0));
 }
 
 // How the outputs are cut into blocks of rows and columns, and where the stage of a block holds what.
@@ -73,30 +78,41 @@ template <class T>
 struct Stage {
   const ConvShape& s;
   Blocks row_blocks, column_blocks;
-  int64_t columns, row, rows, size;  // of the stage; elements of a row
-  std::vector<int32_t> cells;        // of a filter, (t, r, s, c)
+  int64_t steps, row;          // outputs from one row to the next, those between that do not exist included; elements
+  int64_t phase, rows, size;   // rows of one phase, of a depth tap; elements
+  std::vector<int32_t> cells;  // of a filter, (t, r, s, c)
 
   explicit Stage(const ConvShape& shape)
       : s(shape),
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
-        columns(span(s.axis[2], column_blocks.size)),
-        row(columns * s.c) {
+        steps(ceil_div(span(s.axis[2], column_blocks.size), s.axis[2].stride)),
+        row(steps * s.axis[2].stride * s.c) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
                                     ceil_div(kMinPixels, column_blocks.size));
     row_blocks = Blocks(height.out, std::min(fitting<T>(height, depth.filter * row), wanted));
-    rows = span(height, row_blocks.size);
+    phase = ceil_div(span(height, row_blocks.size), height.stride);
+    rows = phase * height.stride;
     if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
     for (int64_t tap = 0; tap < s.taps(); ++tap) {
       const auto [t, r, f] = tap_at(s, tap);
-      const int64_t cell = (t * rows + r * height.dilation) * row + f * width.dilation * s.c;
+      const int64_t cell = (t * rows + line(r * height.dilation)) * row + f * width.dilation * s.c;
       for (int64_t c = 0; c < s.c; ++c) cells.push_back(static_cast<int32_t>(cell + c));
     }
   }
 
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
+  // Where the stage holds row h of those that a block reads.
+  int64_t line(int64_t h) const { return h % s.axis[1].stride * phase + h / s.axis[1].stride; }
+  // The outputs of some rows, those between that do not exist included.
+  int64_t joined(int64_t outputs, int64_t in_row) const { return (outputs - 1) * steps + in_row; }
+  // Whether rows of that many outputs fill fewer tiles if they are joined.
+  bool joins(int64_t outputs, int64_t in_row) const {
+    const int64_t mr = gemm_kernels<T>().mr;
+    return ceil_div(joined(outputs, in_row), mr) < outputs * ceil_div(in_row, mr);
+  }
   // Of the tiles of a block, for one panel of filters.
   std::size_t output_bytes() const {
     const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr;
@@ -105,22 +121,21 @@ struct Stage {
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
 
+// In the order of memory: what a row writes beyond its end is the beginning of the next one.
 template <class T>
 void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
   const ConvShape& s = stage.s;
   const auto& [depth, height, width] = s.axis;
   const int64_t rows = span(height, block.rows.size()), columns = span(width, block.columns.size());
-  for (int64_t t = 0; t < depth.filter; ++t) {
-    const int64_t d = depth.input(block.z, t);
-    T* line = out + t * stage.rows * stage.row;
-    for (int64_t r = 0; r < rows; ++r, line += stage.row) {
-      const int64_t h = height.input(block.rows.begin, 0) + r;
-      if (depth.inside(d) && height.inside(h)) {
-        stage_row(s, x, x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], width.input(block.columns.begin, 0),
-                  columns, line);
-      } else {
-        std::fill_n(line, columns * s.c, T(0));
-      }
+  for (int64_t line = 0; line < depth.filter * stage.rows; ++line, out += stage.row) {
+    const int64_t r = line % stage.rows % stage.phase * height.stride + line % stage.rows / stage.phase;
+    if (r >= rows) continue;
+    const int64_t d = depth.input(block.z, line / stage.rows), h = height.input(block.rows.begin, 0) + r;
+    if (depth.inside(d) && height.inside(h)) {
+      stage_row(s, x, x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], width.input(block.columns.begin, 0),
+                columns, out, stage.row);
+    } else {
+      std::fill_n(out, stage.row, T(0));
     }
   }
 }
@@ -148,27 +163,38 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
                     const T* bias, bool relu, T* sums, const Tensor<T>& y) {
   const ConvShape& s = stage.s;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const Axis &height = s.axis[1], &width = s.axis[2];
-  const Blocks tiles(block.columns.size(), gemm.mr);  // even: one of one or two pixels takes as long as one of four
+  const int64_t columns = block.columns.size(), step = s.axis[2].stride * s.c;  // from one output to the next
+  const bool joined = stage.joins(block.rows.size(), columns);
+  const int64_t lines = joined ? 1 : block.rows.size();
+  // Even: one of one or two pixels takes as long as one of four.
+  const Blocks tiles(joined ? stage.joined(block.rows.size(), columns) : columns, gemm.mr);
   const Blocks parts(static_cast<int64_t>(stage.cells.size()), gemm.k_block);
   for (int64_t part = 0; part < parts.count; ++part) {
     const Range cells = parts[part];
-    const bool last = part + 1 == parts.count, in_place = last && y.stride[1] == 1 && k + gemm.nr <= s.k;
+    const bool last = part + 1 == parts.count, in_place = last && !joined && y.stride[1] == 1 && k + gemm.nr <= s.k;
     const Epilogue<T> epilogue{nullptr, last ? bias : nullptr, last && relu};
     T* sum = sums;
-    for (int64_t p = 0; p < block.rows.size(); ++p) {
-      T* row = y.at(block.n, k) + block.z * y.stride[2] + (block.rows.begin + p) * y.stride[3] +
-               block.columns.begin * y.stride[4];
-      for (int64_t i = 0; i < tiles.count; ++i, sum += gemm.mr * gemm.nr) {
-        const Range q = tiles[i];
-        const T* patches = staged + p * height.stride * stage.row + q.begin * width.stride * s.c;
-        alignas(kCacheLine) T tile[kMaxTile];
-        T* out = in_place ? row + q.begin * y.stride[4] : last ? tile : sum;
-        gemm.tile_scattered(cells.size(), patches, width.stride * s.c, stage.cells.data() + cells.begin,
-                            panel + cells.begin * gemm.nr, part == 0 ? nullptr : sum, out,
-                            in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()), epilogue, {patches, 0});
-        if (last && !in_place)
-          write_tile(tile, q.size(), std::min<int64_t>(gemm.nr, s.k - k), row + q.begin * y.stride[4], y);
+    for (int64_t i = 0; i < lines * tiles.count; ++i, sum += gemm.mr * gemm.nr) {
+      const Range q = tiles[i % tiles.count];
+      const int64_t first = i / tiles.count * stage.steps + q.begin;
+      const T* patches = staged + first * step;
+      T* row = y.at(block.n, k) + block.z * y.stride[2] + block.columns.begin * y.stride[4];
+      const auto output = [&](int64_t at) {
+        return row + (block.rows.begin + at / stage.steps) * y.stride[3] + at % stage.steps * y.stride[4];
+      };
+      alignas(kCacheLine) T tile[kMaxTile];
+      T* out = in_place ? output(first) : last ? tile : sum;
+      gemm.tile_scattered(cells.size(), patches, step, stage.cells.data() + cells.begin, panel + cells.begin * gemm.nr,
+                          part == 0 ? nullptr : sum, out, in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()),
+                          epilogue, {patches, 0});
+      // A row at a time, without what lies between two.
+      for (int64_t at = first, end = first + q.size(); last && !in_place && at < end;) {
+        const int64_t next = at / stage.steps * stage.steps + stage.steps, real = next - stage.steps + columns;
+        if (at < real) {
+          write_tile(tile + (at - first) * gemm.nr, std::min(end, real) - at, std::min<int64_t>(gemm.nr, s.k - k),
+                     output(at), y);
+        }
+        at = next;
       }
     }
   }
@@ -218,36 +244,40 @@ void copy_gradients(const T* row, const Tensor<const T>& dy, int64_t filters, in
     return;
   }
   for (int64_t i = 0; i < count; ++i) {
+    if (dy.stride[1] == 1) {
+      std::copy_n(row + i * dy.stride[4], filters, copy + i * nr);
+      continue;
+    }
     for (int64_t k = 0; k < filters; ++k) copy[i * nr + k] = row[i * dy.stride[4] + k * dy.stride[1]];
   }
 }
 
-// sums[tap][C][nr] += the products of a block's patches and gradients, for the filters of a panel.
+// sums[tap][C][nr] += the products of a block's patches and gradients, for the filters of a panel; `copy` holds the
+// gradients [joined outputs][nr].
 template <class T>
 void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, const Tensor<const T>& dy,
                   T* copy, T* sums) {
   const ConvShape& s = stage.s;
   const auto& [depth, height, width] = s.axis;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t mr = gemm.mr, nr = gemm.nr, filters = std::min(nr, s.k - k);
-  const bool in_place = filters == nr && dy.stride[1] == 1;
-  const bool joined = width.dilation == 1;  // the cells of a filter row are one run
-  const int64_t runs = joined ? 1 : width.filter, length = joined ? width.filter * s.c : s.c;
-  for (int64_t p = 0; p < block.rows.size(); ++p) {
+  const int64_t mr = gemm.mr, nr = gemm.nr, rows = block.rows.size(), columns = block.columns.size();
+  for (int64_t p = 0; p < rows; ++p) {
     const T* gradient = dy.at(block.n, k) + block.z * dy.stride[2] + (block.rows.begin + p) * dy.stride[3] +
                         block.columns.begin * dy.stride[4];
-    if (!in_place) copy_gradients(gradient, dy, filters, block.columns.size(), copy);
-    T* sum = sums;
-    for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
-      const int64_t line = row / height.filter * stage.rows + p * height.stride + row % height.filter * height.dilation;
-      for (int64_t run = 0; run < runs; ++run) {
-        const T* cells = staged + line * stage.row + run * width.dilation * s.c;
-        for (int64_t cell = 0; cell < length; cell += mr) {
-          const auto some = static_cast<int>(std::min(mr, length - cell));
-          gemm.tile(block.columns.size(), cells + cell, width.stride * s.c, in_place ? gradient : copy,
-                    in_place ? dy.stride[4] : nr, sum, sum, nr, some, {}, {cells, 0});
-          sum += some * nr;
-        }
+    copy_gradients(gradient, dy, std::min(nr, s.k - k), columns, copy + p * stage.steps * nr);
+    if (p + 1 < rows) std::fill_n(copy + (p * stage.steps + columns) * nr, (stage.steps - columns) * nr, T(0));
+  }
+  const bool one_run = width.dilation == 1;  // the cells of a filter row
+  const int64_t runs = one_run ? 1 : width.filter, length = one_run ? width.filter * s.c : s.c;
+  for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
+    const int64_t line = row / height.filter * stage.rows + stage.line(row % height.filter * height.dilation);
+    for (int64_t run = 0; run < runs; ++run) {
+      const T* cells = staged + line * stage.row + run * width.dilation * s.c;
+      for (int64_t cell = 0; cell < length; cell += mr) {
+        const auto some = static_cast<int>(std::min(mr, length - cell));
+        gemm.tile(stage.joined(rows, columns), cells + cell, width.stride * s.c, copy, nr, sums, sums, nr, some, {},
+                  {cells, 0});
+        sums += some * nr;
       }
     }
   }
@@ -278,30 +308,38 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
   if (planes_serve_reduction(s, x, dy)) return reduce_planes(s, dy, x, dw, workspace_limit);
   const Stage<T> stage(s);
   const int64_t nr = gemm_kernels<T>().nr, panels = ceil_div(s.k, nr), cells = s.c * s.taps();
-  // Sums of their own for some parts of the outputs, where panels alone are too few to share out.
-  const Blocks parts(stage.units(), ceil_div(stage.units(), ceil_div(kMinTasks, panels)));
   const std::size_t sum_bytes = array_bytes(cells, nr, sizeof(T));
+  // A task's panels share its stages. Parts of the outputs have sums of their own, where panels are too few to share
+  // out.
+  const Blocks groups(panels, std::max<int64_t>(1, kSumBytes / static_cast<int64_t>(sum_bytes)));
+  const Blocks parts(stage.units(), ceil_div(stage.units(), ceil_div(kMinTasks, groups.count)));
   const std::size_t shared = static_cast<std::size_t>(panels * parts.count) * sum_bytes;
-  const std::size_t own = stage.bytes() + array_bytes(stage.column_blocks.size, nr, sizeof(T));
+  const std::size_t copy_bytes =
+      array_bytes(stage.joined(stage.row_blocks.size, stage.column_blocks.size), nr, sizeof(T));
+  const std::size_t own = stage.bytes() + copy_bytes;
   const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
   const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
-  const auto sums = [&](int64_t task) { return memory.at<T>(static_cast<std::size_t>(task) * sum_bytes); };
-  parallel_for(panels * parts.count, threads, [&](int64_t task, int slot) {
+  const auto sums = [&](int64_t panel, int64_t part) {
+    return memory.at<T>(static_cast<std::size_t>(panel * parts.count + part) * sum_bytes);
+  };
+  parallel_for(groups.count * parts.count, threads, [&](int64_t task, int slot) {
     const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
     T *staged = memory.at<T>(at), *copy = memory.at<T>(at + stage.bytes());
-    std::fill_n(sums(task), cells * nr, T(0));
-    std::fill_n(copy, stage.column_blocks.size * nr, T(0));
-    const Range units = parts[task % parts.count];
+    const int64_t part = task % parts.count;
+    const Range group = groups[task / parts.count], units = parts[part];
+    for (int64_t panel = group.begin; panel < group.end; ++panel) std::fill_n(sums(panel, part), cells * nr, T(0));
+    std::fill_n(copy, copy_bytes / sizeof(T), T(0));
     for (int64_t unit = units.begin; unit < units.end; ++unit) {
       const Block block(stage, unit);
       fill_stage(stage, block, x, staged);
-      reduce_panel(stage, block, staged, task / parts.count * nr, dy, copy, sums(task));
+      for (int64_t panel = group.begin; panel < group.end; ++panel)
+        reduce_panel(stage, block, staged, panel * nr, dy, copy, sums(panel, part));
     }
   });
   parallel_for(panels, threads, [&](int64_t panel, int) {
-    T* sum = sums(panel * parts.count);
+    T* sum = sums(panel, 0);
     for (int64_t part = 1; part < parts.count; ++part) {
-      const T* other = sums(panel * parts.count + part);
+      const T* other = sums(panel, part);
       for (int64_t i = 0; i < cells * nr; ++i) sum[i] += other[i];
     }
     write_panel(s, sum, panel * nr, dw);

@@ -6,7 +6,7 @@
 namespace fastconv::cpu::implicit {
 
 // Whether the batch has few outputs for each filter, as the last layers of a network have for one image: the forward
-// pass then reads filters where they lie.
+// pass, and im2col in the input gradient, then read filters where they lie.
 bool few_pixels(const ConvShape& shape);
 
 template <class T>

@@ -2,9 +2,9 @@
 //
 //   y^T[pixels, K] = x^T[pixels, C] w^T[C, K]
 //
-// A task packs a panel of filters and passes over the pixels with it. The micro-kernel reads tiles of neighbouring
-// pixels where they lie, with any stride, and register transposition makes planes of its results. Vectors are full
-// however few pixels a plane has; along the pixels, 49 of them would fill 64 lanes.
+// A task packs a panel of filters and passes over a part of the pixels with it. The micro-kernel reads tiles of
+// neighbouring pixels where they lie, with any stride, and register transposition makes planes of its results. Vectors
+// are full however few pixels a plane has; along the pixels, 49 of them would fill 64 lanes.
 #include "pointwise.hpp"
 
 #include <algorithm>
@@ -18,7 +18,9 @@ namespace fastconv::cpu::pointwise {
 namespace {
 
 constexpr int64_t kMinChannels = 64, kMaxOutputs = 384;  // of an image, per channel: more cost too much to turn
-constexpr int64_t kNearBytes = 1024 << 10;               // of pixels that a second-level cache holds
+constexpr int64_t kNearBytes =
+    512 << 10;                           // of all pixels that are read again and again, a fraction of a line at a time
+constexpr int64_t kPartBytes = 1 << 20;  // of pixels that stay in a second-level cache while all filters pass
 constexpr int64_t kMinTasks = 8;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
@@ -120,7 +122,7 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   const int64_t panels = ceil_div(s.k, static_cast<int64_t>(nr));
   const Tiles tiles(s, gemm_kernels<T>().mr);
   const int64_t near =
-      std::max<int64_t>(1, kNearBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
+      std::max<int64_t>(1, kPartBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
   const Blocks parts(tiles.count, std::min(near, ceil_div(tiles.count, ceil_div(kMinTasks, panels))));
   const bool share = parts.count > 1;  // a panel has several tasks, so it is packed before
   const Filters<T> filters(s, w, true);

@@ -18,7 +18,7 @@ namespace fastconv::cpu::pointwise {
 namespace {
 
 constexpr int64_t kMinPixels = 512;                    // of the batch: fewer cost less than the sums of their lanes
-constexpr int64_t kMaxNarrow = 31;                     // filters or channels: more are worth packing
+constexpr int64_t kMaxNarrow = 32;                     // filters, or channels and one: more are worth packing
 constexpr int64_t kBlockRows = 256, kBlockCols = 128;  // filters and channels of a task
 constexpr int64_t kMaxChunk = 768;                     // pixels: the rows of a tile fit the first-level cache,
 constexpr int64_t kChunkBytes = 640 << 10;             // a block's the second
@@ -112,7 +112,7 @@ template <class T>
 bool wgrad_serves(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x) {
   const Extents plane = out_extents(s);
   const bool large_tiles = gemm_kernels<T>().dot_rows * gemm_kernels<T>().dot_cols >= 24;  // or packing wins
-  return large_tiles && std::min(s.k, s.c) <= kMaxNarrow && s.pointwise() && s.pixels() > 1 &&
+  return large_tiles && (s.k <= kMaxNarrow || s.c < kMaxNarrow) && s.pointwise() && s.pixels() > 1 &&
          s.n * s.pixels() >= kMinPixels && spatial_stride(dy, plane) == 1 && spatial_stride(x, plane) == 1;
 }
 

@@ -78,22 +78,25 @@ template <class T>
 struct Stage {
   const ConvShape& s;
   Blocks row_blocks, column_blocks;
-  int64_t steps, row;          // outputs from one row to the next, those between that do not exist included; elements
-  int64_t phase, rows, size;   // rows of one phase, of a depth tap; elements
+  int64_t step, steps, row;    // elements from one output to the next, such steps of a row, its elements
+  int64_t phases, phase;       // of rows, and the rows of one
+  int64_t rows, size;          // of a depth tap, elements of the stage
   std::vector<int32_t> cells;  // of a filter, (t, r, s, c)
 
   explicit Stage(const ConvShape& shape)
       : s(shape),
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
-        steps(ceil_div(span(s.axis[2], column_blocks.size), s.axis[2].stride)),
-        row(steps * s.axis[2].stride * s.c) {
+        step((column_blocks.size > 1 ? s.axis[2].stride : 1) * s.c),
+        steps(ceil_div(span(s.axis[2], column_blocks.size) * s.c, step)),
+        row(steps * step) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
                                     ceil_div(kMinPixels, column_blocks.size));
     row_blocks = Blocks(height.out, std::min(fitting<T>(height, depth.filter * row), wanted));
-    phase = ceil_div(span(height, row_blocks.size), height.stride);
-    rows = phase * height.stride;
+    phases = row_blocks.size > 1 ? height.stride : 1;
+    phase = ceil_div(span(height, row_blocks.size), phases);
+    rows = phases * phase;
     if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
     for (int64_t tap = 0; tap < s.taps(); ++tap) {
@@ -105,8 +108,8 @@ struct Stage {
 
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   // Where the stage holds row h of those that a block reads.
-  int64_t line(int64_t h) const { return h % s.axis[1].stride * phase + h / s.axis[1].stride; }
-  // The outputs of some rows, those between that do not exist included.
+  int64_t line(int64_t h) const { return h % phases * phase + h / phases; }
+  // Steps of some rows of outputs: those between two rows are not outputs.
   int64_t joined(int64_t outputs, int64_t in_row) const { return (outputs - 1) * steps + in_row; }
   // Whether rows of that many outputs fill fewer tiles if they are joined.
   bool joins(int64_t outputs, int64_t in_row) const {
@@ -128,7 +131,7 @@ void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>
   const auto& [depth, height, width] = s.axis;
   const int64_t rows = span(height, block.rows.size()), columns = span(width, block.columns.size());
   for (int64_t line = 0; line < depth.filter * stage.rows; ++line, out += stage.row) {
-    const int64_t r = line % stage.rows % stage.phase * height.stride + line % stage.rows / stage.phase;
+    const int64_t r = line % stage.rows % stage.phase * stage.phases + line % stage.rows / stage.phase;
     if (r >= rows) continue;
     const int64_t d = depth.input(block.z, line / stage.rows), h = height.input(block.rows.begin, 0) + r;
     if (depth.inside(d) && height.inside(h)) {
@@ -163,7 +166,7 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
                     const T* bias, bool relu, T* sums, const Tensor<T>& y) {
   const ConvShape& s = stage.s;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t columns = block.columns.size(), step = s.axis[2].stride * s.c;  // from one output to the next
+  const int64_t columns = block.columns.size();
   const bool joined = stage.joins(block.rows.size(), columns);
   const int64_t lines = joined ? 1 : block.rows.size();
   // Even: one of one or two pixels takes as long as one of four.
@@ -177,16 +180,16 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
     for (int64_t i = 0; i < lines * tiles.count; ++i, sum += gemm.mr * gemm.nr) {
       const Range q = tiles[i % tiles.count];
       const int64_t first = i / tiles.count * stage.steps + q.begin;
-      const T* patches = staged + first * step;
+      const T* patches = staged + first * stage.step;
       T* row = y.at(block.n, k) + block.z * y.stride[2] + block.columns.begin * y.stride[4];
       const auto output = [&](int64_t at) {
         return row + (block.rows.begin + at / stage.steps) * y.stride[3] + at % stage.steps * y.stride[4];
       };
       alignas(kCacheLine) T tile[kMaxTile];
       T* out = in_place ? output(first) : last ? tile : sum;
-      gemm.tile_scattered(cells.size(), patches, step, stage.cells.data() + cells.begin, panel + cells.begin * gemm.nr,
-                          part == 0 ? nullptr : sum, out, in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()),
-                          epilogue, {patches, 0});
+      gemm.tile_scattered(cells.size(), patches, stage.step, stage.cells.data() + cells.begin,
+                          panel + cells.begin * gemm.nr, part == 0 ? nullptr : sum, out,
+                          in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()), epilogue, {patches, 0});
       // A row at a time, without what lies between two.
       for (int64_t at = first, end = first + q.size(); last && !in_place && at < end;) {
         const int64_t next = at / stage.steps * stage.steps + stage.steps, real = next - stage.steps + columns;
@@ -275,7 +278,7 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
       const T* cells = staged + line * stage.row + run * width.dilation * s.c;
       for (int64_t cell = 0; cell < length; cell += mr) {
         const auto some = static_cast<int>(std::min(mr, length - cell));
-        gemm.tile(stage.joined(rows, columns), cells + cell, width.stride * s.c, copy, nr, sums, sums, nr, some, {},
+        gemm.tile(stage.joined(rows, columns), cells + cell, stage.step, copy, nr, sums, sums, nr, some, {},
                   {cells, 0});
         sums += some * nr;
       }

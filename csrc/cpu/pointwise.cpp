@@ -18,9 +18,8 @@ namespace fastconv::cpu::pointwise {
 namespace {
 
 constexpr int64_t kMinChannels = 64, kMaxOutputs = 384;  // of an image, per channel: more cost too much to turn
-constexpr int64_t kNearBytes =
-    512 << 10;                           // of all pixels that are read again and again, a fraction of a line at a time
-constexpr int64_t kPartBytes = 1 << 20;  // of pixels that stay in a second-level cache while all filters pass
+constexpr int64_t kNearBytes = 512 << 10;  // of pixels near enough to be read a fraction of a line at a time
+constexpr int64_t kPartBytes = 1 << 20;    // of pixels that stay in a second-level cache while all filters pass
 constexpr int64_t kMinTasks = 8;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.

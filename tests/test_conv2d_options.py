@@ -188,6 +188,16 @@ def test_enough_workspace_changes_nothing(x: Any, w: Any) -> None:
     assert same_bits(limited, fastconv.conv2d(x, w, padding=1))
 
 
+def test_a_stride_beyond_the_image_takes_no_workspace(rng: np.random.Generator) -> None:
+    x = rng.integers(-4, 5, (1, 6, 4, 5)).astype(np.float32)
+    w = rng.integers(-4, 5, (40, 6, 3, 3)).astype(np.float32)
+    options: dict[str, Any] = {"algorithm": "direct", "workspace_limit": 1 << 20}
+    y = fastconv.conv2d(x, w, stride=(3000, 2000), **options)
+    np.testing.assert_array_equal(y, fastconv.conv2d(x, w)[:, :, :1, :1])
+    dw = fastconv.conv2d_grad_weight(y, x, w.shape, stride=(3000, 2000), **options)
+    np.testing.assert_array_equal(dw, y[0, :, :, :, None] * x[0, None, :, :3, :3])
+
+
 def test_one_dtype_runs_beside_the_other(x: Any, w: Any) -> None:
     y32 = fastconv.conv2d(x, w)
     y64 = fastconv.conv2d(x.astype(np.float64), w.astype(np.float64))

@@ -112,7 +112,7 @@ CONV_CASES = (
     ConvCase("same_dilated", (1, 2, 9, 10), (3, 2, 2, 4), padding="same", dilation=(3, 1)),
     ConvCase("same_stride_beyond_filter", (2, 3, 9, 8), (4, 3, 1, 2), (4, 3), "same"),
     ConvCase("short_rows", (2, 19, 15, 13), (35, 19, 3, 3), stride=2, padding=(1, 0)),
-    ConvCase("short_rows_dilated", (2, 17, 23, 21), (33, 17, 4, 3), (2, 3), ((1, 0), (2, 1)), (3, 2)),
+    ConvCase("short_rows_far", (2, 17, 23, 21), (33, 17, 4, 3), (2, 3), ((1, 0), (2, 1)), (3, 2)),
     ConvCase("dilations", (2, 3, 9, 13), (4, 3, 3, 2), dilation=(2, 5)),
     ConvCase("outer_taps_in_padding", (1, 2, 3, 4), (3, 2, 3, 3), 1, (5, 6), (5, 6)),
     ConvCase("all_at_once", (3, 4, 12, 15), (6, 2, 3, 4), (3, 2), ((1, 2), (3, 0)), (2, 1), 2),

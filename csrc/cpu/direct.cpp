@@ -270,7 +270,8 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
     copy_gradients(gradient, dy, std::min(nr, s.k - k), columns, copy + p * stage.steps * nr);
     if (p + 1 < rows) std::fill_n(copy + (p * stage.steps + columns) * nr, (stage.steps - columns) * nr, T(0));
   }
-  const bool one_run = width.dilation == 1;  // the cells of a filter row
+  const auto tile = s.k - k <= gemm.lanes ? gemm.tile_vector : gemm.tile;  // half of the panel is empty
+  const bool one_run = width.dilation == 1;                                // the cells of a filter row
   const int64_t runs = one_run ? 1 : width.filter, length = one_run ? width.filter * s.c : s.c;
   for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
     const int64_t line = row / height.filter * stage.rows + stage.line(row % height.filter * height.dilation);
@@ -278,8 +279,7 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
       const T* cells = staged + line * stage.row + run * width.dilation * s.c;
       for (int64_t cell = 0; cell < length; cell += mr) {
         const auto some = static_cast<int>(std::min(mr, length - cell));
-        gemm.tile(stage.joined(rows, columns), cells + cell, stage.step, copy, nr, sums, sums, nr, some, {},
-                  {cells, 0});
+        tile(stage.joined(rows, columns), cells + cell, stage.step, copy, nr, sums, sums, nr, some, {}, {cells, 0});
         sums += some * nr;
       }
     }

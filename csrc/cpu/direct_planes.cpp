@@ -195,7 +195,7 @@ bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const 
   if (x.stride[4] != 1 || dy.stride[4] != 1) return false;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t used = s.axis[2].out, padded = stage_columns<T>(used), cells = s.c * s.taps();
-  const bool few_filters = 2 * s.k <= gemm.nr && cells <= kFewCells && 8 * used >= 5 * padded;
+  const bool few_filters = 4 * s.k <= gemm.nr && cells <= kFewCells && 8 * used >= 5 * padded;
   const bool few_cells = gemm.dot_rows * gemm.dot_cols >= 24 && 2 * cells <= kFewCells && 4 * used >= 3 * padded;
   return few_filters || few_cells;
 }

@@ -189,7 +189,8 @@ void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor
   });
 }
 
-// With 16 registers the tiles of dot products are small: better than panels that are half empty, not than full ones.
+// With 16 registers the tiles of dot products are small: better than panels three quarters of which are empty, not than
+// full ones.
 template <class T>
 bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& dy) {
   if (x.stride[4] != 1 || dy.stride[4] != 1) return false;

@@ -36,6 +36,7 @@ namespace {
 
 constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
 constexpr int64_t kSumBytes = 1 << 20;           // of gradients that stay near while a task's outputs pass
+constexpr int64_t kSumCost = 4;                  // outputs that take as long as a tile's sums in and out
 constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
 
 // pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
@@ -87,7 +88,7 @@ struct Stage {
       : s(shape),
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
-        step((column_blocks.size > 1 ? s.axis[2].stride : 1) * s.c),
+        step((column_blocks.size > 1 ? s.axis[2].stride : s.axis[2].window()) * s.c),
         steps(ceil_div(span(s.axis[2], column_blocks.size) * s.c, step)),
         row(steps * step) {
     const auto& [depth, height, width] = s.axis;
@@ -264,6 +265,8 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
   const auto& [depth, height, width] = s.axis;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t mr = gemm.mr, nr = gemm.nr, rows = block.rows.size(), columns = block.columns.size();
+  const bool joined = stage.steps <= columns + kSumCost;
+  const int64_t lines = joined ? 1 : rows, outputs = joined ? stage.joined(rows, columns) : columns;
   for (int64_t p = 0; p < rows; ++p) {
     const T* gradient = dy.at(block.n, k) + block.z * dy.stride[2] + (block.rows.begin + p) * dy.stride[3] +
                         block.columns.begin * dy.stride[4];
@@ -273,14 +276,18 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
   const auto tile = s.k - k <= gemm.lanes ? gemm.tile_vector : gemm.tile;  // half of the panel is empty
   const bool one_run = width.dilation == 1;                                // the cells of a filter row
   const int64_t runs = one_run ? 1 : width.filter, length = one_run ? width.filter * s.c : s.c;
-  for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
-    const int64_t line = row / height.filter * stage.rows + stage.line(row % height.filter * height.dilation);
-    for (int64_t run = 0; run < runs; ++run) {
-      const T* cells = staged + line * stage.row + run * width.dilation * s.c;
-      for (int64_t cell = 0; cell < length; cell += mr) {
-        const auto some = static_cast<int>(std::min(mr, length - cell));
-        tile(stage.joined(rows, columns), cells + cell, stage.step, copy, nr, sums, sums, nr, some, {}, {cells, 0});
-        sums += some * nr;
+  for (int64_t p = 0; p < lines; ++p) {
+    const T* gradients = copy + p * stage.steps * nr;
+    T* sum = sums;
+    for (int64_t row = 0; row < depth.filter * height.filter; ++row) {
+      const int64_t line = row / height.filter * stage.rows + stage.line(row % height.filter * height.dilation) + p;
+      for (int64_t run = 0; run < runs; ++run) {
+        const T* cells = staged + line * stage.row + run * width.dilation * s.c;
+        for (int64_t cell = 0; cell < length; cell += mr) {
+          const auto some = static_cast<int>(std::min(mr, length - cell));
+          tile(outputs, cells + cell, stage.step, gradients, nr, sum, sum, nr, some, {}, {cells, 0});
+          sum += some * nr;
+        }
       }
     }
   }

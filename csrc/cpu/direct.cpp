@@ -42,22 +42,22 @@ constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter 
 // pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
 // vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.
 template <class T>
-void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count,
-               T* pixels) {
+void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count, T* pixels,
+               int64_t pixel) {
   const WinogradKernels<T>& kernel = winograd_kernels<T>();
   if (channels == 1) channel_stride = 1;  // one plane is a row of pixels as it lies
-  if (channel_stride == 1 && column_stride == channels) {
+  if (channel_stride == 1 && column_stride == channels && pixel == channels) {
     std::copy_n(row, count * channels, pixels);
   } else if (channel_stride == 1) {
-    for (int64_t i = 0; i < count; ++i) std::copy_n(row + i * column_stride, channels, pixels + i * channels);
+    for (int64_t i = 0; i < count; ++i) std::copy_n(row + i * column_stride, channels, pixels + i * pixel);
   } else if (column_stride == 1) {
     for (int64_t c = (channels - 1) / kernel.lanes * kernel.lanes; c >= 0; c -= kernel.lanes) {
-      kernel.planes_to_pixels(pixels + c, channels, row + c * channel_stride, channel_stride,
+      kernel.planes_to_pixels(pixels + c, pixel, row + c * channel_stride, channel_stride,
                               static_cast<int>(std::min<int64_t>(kernel.lanes, channels - c)), count);
     }
   } else {
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t c = 0; c < channels; ++c) pixels[i * channels + c] = row[i * column_stride + c * channel_stride];
+      for (int64_t c = 0; c < channels; ++c) pixels[i * pixel + c] = row[i * column_stride + c * channel_stride];
     }
   }
 }
@@ -66,12 +66,13 @@ void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int6
 // them.
 template <class T>
 void stage_row(const ConvShape& s, const Tensor<const T>& x, const T* row, int64_t first, int64_t columns, T* out,
-               int64_t size) {
+               int64_t size, int64_t pixel) {
   const int64_t begin = std::clamp<int64_t>(-first, 0, columns);
   const int64_t end = std::clamp(s.axis[2].in - first, begin, columns);
-  to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], s.c, end - begin, out + begin * s.c);
-  std::fill_n(out, begin * s.c, T(0));
-  std::fill_n(out + end * s.c, size - end * s.c, T(0));
+  to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], s.c, end - begin, out + begin * pixel,
+            pixel);
+  std::fill_n(out, begin * pixel, T(0));
+  std::fill_n(out + end * pixel, size - end * pixel, T(0));
 }
 
 // How the outputs are cut into blocks of rows and columns, and where the stage of a block holds what.
@@ -79,17 +80,19 @@ template <class T>
 struct Stage {
   const ConvShape& s;
   Blocks row_blocks, column_blocks;
+  int64_t pixel;               // elements from one cell to the next of its row
   int64_t step, steps, row;    // elements from one output to the next, such steps of a row, its elements
   int64_t phases, phase;       // of rows, and the rows of one
   int64_t rows, size;          // of a depth tap, elements of the stage
   std::vector<int32_t> cells;  // of a filter, (t, r, s, c)
 
-  explicit Stage(const ConvShape& shape)
+  Stage(const ConvShape& shape, int64_t pixel_size)
       : s(shape),
         row_blocks(s.axis[1].out, 1),
-        column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
-        step((column_blocks.size > 1 ? s.axis[2].stride : s.axis[2].window()) * s.c),
-        steps(ceil_div(span(s.axis[2], column_blocks.size) * s.c, step)),
+        column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * pixel_size)),
+        pixel(pixel_size),
+        step((column_blocks.size > 1 ? s.axis[2].stride : s.axis[2].window()) * pixel),
+        steps(ceil_div(span(s.axis[2], column_blocks.size) * pixel, step)),
         row(steps * step) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
@@ -102,7 +105,7 @@ struct Stage {
     size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
     for (int64_t tap = 0; tap < s.taps(); ++tap) {
       const auto [t, r, f] = tap_at(s, tap);
-      const int64_t cell = (t * rows + line(r * height.dilation)) * row + f * width.dilation * s.c;
+      const int64_t cell = (t * rows + line(r * height.dilation)) * row + f * width.dilation * pixel;
       for (int64_t c = 0; c < s.c; ++c) cells.push_back(static_cast<int32_t>(cell + c));
     }
   }
@@ -125,6 +128,14 @@ struct Stage {
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
 
+// Elements of a pixel of some channels: with a cache line more where outputs' patches would lie so far apart that few
+// sets of a first-level cache had to hold them.
+template <class T>
+int64_t unaliased(int64_t channels, int64_t stride) {
+  const int64_t line = kCacheLine / static_cast<int64_t>(sizeof(T));
+  return stride * channels % (16 * line) == 0 ? channels + line : channels;
+}
+
 // In the order of memory: what a row writes beyond its end is the beginning of the next one.
 template <class T>
 void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
@@ -137,7 +148,7 @@ void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>
     const int64_t d = depth.input(block.z, line / stage.rows), h = height.input(block.rows.begin, 0) + r;
     if (depth.inside(d) && height.inside(h)) {
       stage_row(s, x, x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], width.input(block.columns.begin, 0),
-                columns, out, stage.row);
+                columns, out, stage.row, stage.pixel);
     } else {
       std::fill_n(out, stage.row, T(0));
     }
@@ -147,16 +158,20 @@ void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>
 // The outputs of some neighbouring pixels, [pixels][nr], to y.
 template <class T>
 void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Tensor<T>& y) {
-  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
-  if (y.stride[4] == 1) {
-    for (int64_t k = 0; k < filters; k += lanes) {
-      winograd_kernels<T>().pixels_to_planes(to + k * y.stride[1], y.stride[1], tile + k, nr,
-                                             static_cast<int>(std::min(lanes, filters - k)), pixels);
+  const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  const bool dense = y.stride[4] == 1;
+  if (!dense && y.stride[4] != 2) {
+    for (int64_t i = 0; i < pixels; ++i) {
+      for (int64_t k = 0; k < filters; ++k) to[i * y.stride[4] + k * y.stride[1]] = tile[i * nr + k];
     }
     return;
   }
-  for (int64_t i = 0; i < pixels; ++i) {
-    for (int64_t k = 0; k < filters; ++k) to[i * y.stride[4] + k * y.stride[1]] = tile[i * nr + k];
+  T planes[kMaxTile];  // of every second column
+  for (int64_t k = 0; k < filters; k += lanes, to += lanes * y.stride[1]) {
+    const int64_t some = std::min(lanes, filters - k);
+    winograd_kernels<T>().pixels_to_planes(dense ? to : planes, dense ? y.stride[1] : mr, tile + k, nr,
+                                           static_cast<int>(some), pixels);
+    if (!dense) gemm_kernels<T>().copy_rows(to, y.stride[1], 2, planes, mr, 1, some, pixels);
   }
 }
 
@@ -209,7 +224,7 @@ template <class T>
 void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
                bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
   if (planes_serve(s, x, y)) return correlate_planes(s, x, w, bias, relu, y, workspace_limit);
-  const Stage<T> stage(s);
+  const Stage<T> stage(s, unaliased<T>(s.c, s.axis[2].stride));
   const int nr = gemm_kernels<T>().nr;
   const int64_t cells = s.c * s.taps(), panels = ceil_div(s.k, static_cast<int64_t>(nr));
   const std::size_t panel_bytes = array_bytes(panels * nr, cells, sizeof(T));
@@ -316,7 +331,7 @@ template <class T>
 void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
             std::size_t workspace_limit) {
   if (planes_serve_reduction(s, x, dy)) return reduce_planes(s, dy, x, dw, workspace_limit);
-  const Stage<T> stage(s);
+  const Stage<T> stage(s, s.c);
   const int64_t nr = gemm_kernels<T>().nr, panels = ceil_div(s.k, nr), cells = s.c * s.taps();
   const std::size_t sum_bytes = array_bytes(cells, nr, sizeof(T));
   // A task's panels share its stages. Parts of the outputs have sums of their own, where panels are too few to share

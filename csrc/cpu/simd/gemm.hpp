@@ -44,9 +44,27 @@ template <class T, int kRows, int kColumns>
   }
 }
 
-// c[kRows][vectors] += left(k, row, vector) * right(k, vector), in registers from the first k to the last: the loops
-// over it must unroll, and the readers be inlined. Two of k at a time halve what the loop itself takes.
-template <class T, int kRows, int kColumns, class Left, class Right>
+// c += *a * b. With AVX-512 the multiply-add broadcasts the element itself, as written here: the compiler would take one
+// broadcast for all that need it.
+template <class T>
+[[gnu::always_inline]] inline void add_broadcast(Vector<T>& c, const T* a, const Vector<T>& b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    asm("vfmadd231ps %1%{1to16%}, %2, %0" : "+v"(c) : "m"(*a), "v"(b));
+  } else {
+    asm("vfmadd231pd %1%{1to8%}, %2, %0" : "+v"(c) : "m"(*a), "v"(b));
+  }
+#else
+  c += *a * b;
+#endif
+}
+
+// c[kRows][vectors] += *left(k, row) * right(k, vector), in registers from the first k to the last: the loops over it
+// must unroll, and the readers be inlined. Two of k at a time halve what the loop itself takes. Where a row of the tile
+// is two vectors, each of two multiply-adds reading the element saves an instruction and costs a load: half the rows
+// doing so leaves both below what a core shared with another hyperthread can do. Not with kIndexed elements, whose
+// address takes a register beside the pointer: to the core those are two instructions again.
+template <class T, bool kIndexed, int kRows, int kColumns, class Left, class Right>
 [[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kColumns], Left left, Right right) {
   const auto add = [&](int64_t j) __attribute__((always_inline)) {
     Vector<T> b[kColumns];
@@ -54,8 +72,15 @@ template <class T, int kRows, int kColumns, class Left, class Right>
     for (int v = 0; v < kColumns; ++v) b[v] = right(j, v);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < kColumns; ++v) c[i][v] += left(j, i, v) * b[v];
+      const T* a = left(j, i);
+      c[i][0] += *a * b[0];
+      if constexpr (kColumns == 2) {
+        if (!kIndexed && i % 2 == 0) {
+          add_broadcast<T>(c[i][1], a, b[1]);
+        } else {
+          c[i][1] += *a * b[1];
+        }
+      }
     }
   };
   int64_t j = 0;
@@ -65,18 +90,6 @@ template <class T, int kRows, int kColumns, class Left, class Right>
     add(j + 1);
   }
   if (j < k) add(j);
-}
-
-// The same pointer, of which the compiler does not know it: what is read through both is read twice. With AVX-512 a
-// multiply-add broadcasts an element of memory itself, so a second load saves an instruction. Where a row of the tile
-// is two vectors, half the rows taking it leaves both the loads and the instructions below what a core shared with
-// another hyperthread can do.
-template <class T>
-const T* reload(const T* data) {
-#if defined(__AVX512F__)
-  asm("" : "+r"(data));
-#endif
-  return data;
 }
 
 template <class T, int kRows, int kColumns>
@@ -131,12 +144,11 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_st
   Vector<T> c[kRows][kColumns];
   tile_init<T>(c, init);
   const LeftRows<T, kRows> rows(a, a_stride);
-  const T* again = reload(a);
-  tile_sum<T>(
-      k, c,
-      [&](int64_t j, int i, int v) { return kByK ? (v == 1 && i % 2 == 0 ? again : a)[j * a_stride + i] : rows[i][j]; },
-      [&](int64_t j, int vector) {
-        if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step, 0, kSecondLevel);
+  tile_sum<T, !kByK>(
+      k, c, [&](int64_t j, int i) { return kByK ? a + j * a_stride + i : rows[i] + j; },
+      [&, next = ahead.data, step = ahead.step](int64_t j, int vector) mutable {
+        if (vector == 0) __builtin_prefetch(next, 0, kSecondLevel);
+        if (vector == 0) next += step;
         return load(b + j * b_stride + vector * kLanes<T>);
       });
   tile_finish<T>(c, epilogue);
@@ -201,9 +213,8 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
   fetch_next<T, kRows, kVectors>(out, out_stride);
   Vector<T> c[kRows][kVectors];
   tile_init<T>(c, init);
-  const T* again = reload(a);
-  tile_sum<T>(
-      k, c, [&](int64_t j, int i, int v) { return (v == 1 && i % 2 == 0 ? again : a)[j * a_stride + i]; },
+  tile_sum<T, false>(
+      k, c, [&](int64_t j, int i) { return a + j * a_stride + i; },
       [&](int64_t j, int vector) {
         const T* row = b + j * b_stride + vector * kL;
         if (vector % (kLineBytes / kVectorBytes) == 0) __builtin_prefetch(row + kFetchedBytes / sizeof(T));
@@ -226,10 +237,11 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
   Vector<T> c[kRows][kVectors];
   tile_init<T>(c, init);
   const LeftRows<T, kRows> pixels(a, a_stride);
-  tile_sum<T>(
-      k, c, [&](int64_t j, int i, int) { return pixels[i][offsets[j]]; },
-      [&](int64_t j, int vector) {
-        if (vector == 0) __builtin_prefetch(ahead.data + j * ahead.step);
+  tile_sum<T, true>(
+      k, c, [&](int64_t j, int i) { return pixels[i] + offsets[j]; },
+      [&, next = ahead.data, step = ahead.step](int64_t j, int vector) mutable {
+        if (vector == 0) __builtin_prefetch(next);
+        if (vector == 0) next += step;
         return load(b + j * kNr<T> + vector * kLanes<T>);
       });
   tile_finish<T>(c, epilogue);
@@ -249,9 +261,8 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
   fetch_next<T, kRows, 1>(out + out_next, out_stride);
   Vector<T> c[kRows][kVectors];
   tile_init<T>(c, nullptr);
-  const T* again = reload(a);
-  tile_sum<T>(
-      k, c, [&](int64_t j, int i, int v) { return (v == 1 && i % 2 == 0 ? again : a)[j * a_stride + i]; },
+  tile_sum<T, false>(
+      k, c, [&](int64_t j, int i) { return a + j * a_stride + i; },
       [&](int64_t j, int vector) { return load(b + offsets[j] + vector * b_next); });
   tile_finish<T>(c, epilogue);
 #pragma GCC unroll 16

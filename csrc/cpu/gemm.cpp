@@ -355,7 +355,8 @@ ProductCut cut_product(const Product<T>& p) {
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
   } else if (p.share_left) {
-    cut.task_right = Blocks(right_panels, std::min(kTaskColumns, ceil_div(right_panels, kMinTasks))).size;
+    const int64_t even = right_panels >= 4 * kMinTasks ? right_panels / kMinTasks : ceil_div(right_panels, kMinTasks);
+    cut.task_right = Blocks(right_panels, std::min(kTaskColumns, even)).size;
     const int64_t column_tasks = ceil_div(right_panels, cut.task_right);
     cut.task_left = Blocks(left_panels, ceil_div(left_panels, ceil_div(kMinTasks, column_tasks))).size;
   } else {

@@ -55,7 +55,9 @@ constexpr GemmKernels<T> kGemm{kMr,
                                copy_rows<T>,
                                pack_lanes<T>,
                                pack_rows<T>,
-                               pack_taps<T>};
+                               pack_taps<T>,
+                               copy_padded<T>,
+                               pack_runs<T>};
 
 template <class T>
 constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,

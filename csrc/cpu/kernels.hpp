@@ -22,6 +22,11 @@ struct Segment {
   int32_t begin, end;
 };
 
+// Lanes [begin, end) of a panel's row: lane i is source + i elements from where a tap begins.
+struct StagedRun {
+  int32_t source, begin, end;
+};
+
 // What a kernel fetches on the way, data[k * step] for each k; wherever it points, it is never read.
 template <class T>
 struct Ahead {
@@ -76,6 +81,13 @@ struct GemmKernels {
   // zero.
   void (*pack_taps)(T* panel, int width, const T* base, int64_t channel_stride, int64_t channels,
                     const Segment* segments, int segments_per_tap, int taps, int64_t step);
+  // out[rows][width], width being whole vectors: column i of [begin, end) is src[i * step], the others are zero.
+  void (*copy_padded)(T* out, int64_t out_stride, int64_t width, const T* src, int64_t src_stride, int64_t step,
+                      int64_t begin, int64_t end, int64_t rows, int64_t ahead);
+  // panel[end - begin][width], row k of it being the runs of staged[k / tap_count * row + taps[k % tap_count]]; lanes
+  // after the last run are zero. Reads a vector beyond the runs.
+  void (*pack_runs)(T* panel, int width, const T* staged, int64_t row, const int32_t* taps, int tap_count,
+                    int64_t begin, int64_t end, const StagedRun* runs, int run_count);
 };
 
 // What one tap of a window reads along a row of outputs: lane i of [begin, end) reads src[offset + i * step], the

@@ -11,6 +11,7 @@
 
 #include "gemm.hpp"
 #include "patches.hpp"
+#include "plane_patches.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu {
@@ -41,101 +42,6 @@ inline Tap tap_at(const ConvShape& shape, int64_t tap) {
   const auto& [depth, height, width] = shape.axis;
   return {tap / width.filter / height.filter, tap / width.filter % height.filter, tap % width.filter};
 }
-
-// Patches of x in channel planes; k is (c, tap).
-template <class T>
-class PlanePatches final : public Operand<T> {
- public:
-  PlanePatches(const ConvShape& shape, const Tensor<const T>& x)
-      : shape_(shape),
-        x_(x),
-        real_outputs_(tap_outputs(shape.axis[2])),
-        rows_of_pixels_(shape.pointwise() && spatial_stride(x, in_extents(shape)) == 1) {}
-
-  std::size_t scratch_bytes(int width) const override {
-    return array_bytes(kPanels * shape_.taps(), width, sizeof(Segment));
-  }
-
-  // Some channels of several panels at a time: each channel lies on another page.
-  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
-    if (const Strided<T> pixels = in_place(lanes); pixels.data != nullptr) {
-      return gemm_kernels<T>().pack_lanes(panels, width, pixels.data + k.begin * pixels.k_stride, pixels.k_stride,
-                                          lanes.size(), k.size());
-    }
-    auto* segments = reinterpret_cast<Segment*>(scratch);
-    for (int64_t first = lanes.begin; first < lanes.end;
-         first += kPanels * width, panels += kPanels * k.size() * width) {
-      std::array<int, kPanels> counts;
-      const int64_t panel_count = std::min(kPanels, ceil_div(lanes.end - first, width));
-      for (int64_t panel = 0; panel < panel_count; ++panel) {
-        std::array<Run, kMaxWidth> runs;
-        const int64_t begin = first + panel * width;
-        const int count = make_runs(shape_, {begin, std::min(lanes.end, begin + width)}, runs.data());
-        make_segments(runs.data(), count, segments + panel * shape_.taps() * width);
-        counts[static_cast<std::size_t>(panel)] = count;
-      }
-      const int64_t step = std::max(kStep, kStep / shape_.taps() * shape_.taps());
-      for (int64_t at = k.begin; at < k.end; at += step) {
-        for (int64_t panel = 0; panel < panel_count; ++panel) {
-          pack_panel(panels + (panel * k.size() + at - k.begin) * width, width, {at, std::min(k.end, at + step)},
-                     segments + panel * shape_.taps() * width, counts[static_cast<std::size_t>(panel)]);
-        }
-      }
-    }
-  }
-
-  // Of a pointwise convolution, pixels of one image in a row.
-  Strided<T> in_place(Range lanes) const override {
-    const int64_t n = lanes.begin / shape_.pixels(), pixel = lanes.begin % shape_.pixels();
-    if (!rows_of_pixels_ || pixel + lanes.size() > shape_.pixels()) return {};
-    return {x_.data + n * x_.stride[0] + pixel, 1, x_.stride[1]};
-  }
-
- private:
-  static constexpr int64_t kPanels = 6, kStep = 16;
-
-  // What each tap reads: segments[tap][run], empty where the run lies in the padding.
-  void make_segments(const Run* runs, int count, Segment* segments) const {
-    const auto& [depth, height, width] = shape_.axis;
-    for (int64_t tap = 0; tap < shape_.taps(); ++tap) {
-      const auto [ft, fr, fs] = tap_at(shape_, tap);
-      const Range real = real_outputs_[static_cast<std::size_t>(fs)];
-      for (const Run* run = runs; run != runs + count; ++run, ++segments) {
-        const int64_t d = depth.input(run->z, ft), h = height.input(run->p, fr);
-        const int64_t last = run->q + (run->end - run->begin);
-        const int64_t begin = std::clamp(real.begin, run->q, last), end = std::clamp(real.end, begin, last);
-        if (!depth.inside(d) || !height.inside(h) || begin == end) {
-          *segments = {0, 0, 0};
-          continue;
-        }
-        const int64_t row = run->n * x_.stride[0] + d * x_.stride[2] + h * x_.stride[3];
-        // Lane i reads row + input(q + i - run.begin): the offset is that of lane 0.
-        segments->offset = row + width.input(run->q - run->begin, fs) * x_.stride[4];
-        segments->begin = run->begin + static_cast<int>(begin - run->q);
-        segments->end = run->begin + static_cast<int>(end - run->q);
-      }
-    }
-  }
-
-  void pack_panel(T* panel, int width, Range k, const Segment* segments, int count) const {
-    const int64_t taps = shape_.taps(), step = shape_.axis[2].stride * x_.stride[4];
-    for (int64_t at = k.begin; at < k.end;) {  // whole channels together; a block of k may begin or end within one
-      const int64_t c = at / taps, tap = at % taps;
-      const bool whole = tap == 0 && k.end - at >= taps;
-      const int64_t channels = whole ? (k.end - at) / taps : 1;
-      const int64_t tap_count = whole ? taps : std::min(taps - tap, k.end - at);
-      gemm_kernels<T>().pack_taps(panel, width, x_.data + c * x_.stride[1], x_.stride[1], channels,
-                                  segments + tap * count, count, static_cast<int>(tap_count), step);
-      panel += channels * tap_count * width;
-      at += channels * tap_count;
-    }
-  }
-
-  const ConvShape& shape_;
-  Tensor<const T> x_;
-  std::vector<Range> real_outputs_;
-  bool rows_of_pixels_;  // the patches are x's planes
-};
 
 // Patches of x with channels last; k is (tap, c).
 template <class T>

@@ -120,5 +120,62 @@ void pack_taps(T* panel, int width, const T* base, int64_t channel_stride, int64
   }
 }
 
+template <class T>
+void copy_padded(T* out, int64_t out_stride, int64_t width, const T* src, int64_t src_stride, int64_t step,
+                 int64_t begin, int64_t end, int64_t rows, int64_t ahead) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t first = 0; first < width; first += kL, out += kL, src += kL * step) {
+    const int from = clamp_lanes<T>(begin - first), to = clamp_lanes<T>(end - first);
+    const auto copy = [&](auto load_row) __attribute__((always_inline)) {
+      for (int64_t i = 0; i < rows; ++i) {
+        store<T>(out + i * out_stride, load_row(src + i * src_stride));
+        if (ahead != 0) {
+          __builtin_prefetch(src + i * src_stride + ahead);
+          if (step == 2) __builtin_prefetch(src + i * src_stride + ahead + kL);
+        }
+      }
+    };
+    if (from >= to) {
+      copy([](const T*) { return Vector<T>{}; });
+    } else if (step == 1 && to - from == kL) {
+      copy([](const T* cells) { return load(cells); });
+    } else if (step == 1) {
+      copy([=](const T* cells) { return load_strided<T, 1>(cells, from, to); });
+    } else if (step == 2 && to - from == kL) {
+      copy([](const T* cells) { return load_strided<T, 2>(cells, 0, kL); });
+    } else {
+      copy([=](const T* cells) { return load_lanes_strided(cells, from, to, step); });
+    }
+  }
+}
+
+template <class T>
+void pack_runs(T* panel, int width, const T* staged, int64_t row, const int32_t* taps, int tap_count, int64_t begin,
+               int64_t end, const StagedRun* runs, int run_count) {
+  constexpr int kL = kLanes<T>;
+  const StagedRun* const last = runs + run_count;
+  staged += begin / tap_count * row;
+  int tap = static_cast<int>(begin % tap_count);
+  for (int64_t k = begin; k < end; ++k, panel += width) {
+    const T* cells = staged + taps[tap];
+    if ((end - k) * width >= width + kL) {
+      // What a vector writes beyond its run is the beginning of the next one, or of the next rows.
+      for (const StagedRun* run = runs; run != last; ++run) {
+        for (int i = run->begin; i < run->end; i += kL) store<T>(panel + i, load(cells + run->source + i));
+      }
+    } else {
+      for (const StagedRun* run = runs; run != last; ++run) {
+        for (int i = run->begin; i < run->end; i += kL)
+          store_lanes<T>(panel + i, load(cells + run->source + i), clamp_lanes<T>(width - i));
+      }
+    }
+    for (int i = runs[run_count - 1].end; i < width; i += kL) store_lanes<T>(panel + i, Vector<T>{}, clamp_lanes<T>(width - i));
+    if (++tap == tap_count) {
+      tap = 0;
+      staged += row;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fastconv::cpu::FASTCONV_ISA

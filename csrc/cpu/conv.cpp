@@ -7,6 +7,7 @@
 #include "direct.hpp"
 #include "im2col.hpp"
 #include "implicit.hpp"
+#include "isa.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
 #include "winograd.hpp"
@@ -14,6 +15,8 @@
 
 namespace fastconv::cpu {
 namespace {
+
+constexpr int64_t kManyOutputs = 256;  // channels
 
 bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() == 0; }
 
@@ -76,6 +79,11 @@ bool winograd_allowed() {
   return allowed;
 }
 
+// Fewer do not fill the vectors of the transforms, or of short ones do not pay for the larger tiles of 5x5.
+int64_t winograd_channels(const ConvShape& s) {
+  return s.axis[1].filter == 3 ? std::max<int64_t>(8, winograd_kernels<float>().lanes) : 16;
+}
+
 }  // namespace
 
 // The ladder: the first rung that holds is taken; the last one always does. Figures: docs/kernels.md.
@@ -93,7 +101,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) &&
-      std::min(shape.c, shape.k) >= (shape.axis[1].filter == 3 ? 8 : 16) &&
+      std::min(shape.c, shape.k) >= winograd_channels(shape) &&
       shape.n * shape.pixels() >= (pass == Pass::input ? 16 : 48)) {
     return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};
   }
@@ -105,6 +113,9 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {Algorithm::implicit, "rows of outputs too short to be products of their own"};
   if (pass == Pass::forward && implicit::few_pixels(shape))
     return {Algorithm::implicit, "few outputs: the filters are read where they lie"};
+  if (pass != Pass::weight && shape.taps() > 1 &&
+      (pass == Pass::input ? shape.group_c() : shape.group_k()) >= kManyOutputs)
+    return {Algorithm::implicit, "many channels come out: they pay for packing the patches"};
   if (direct::serves(shape) && (shape.taps() > 1 || shape.group_c() < 16))
     return {Algorithm::direct, "patches overlap: one copy of the input serves them all"};
   return {Algorithm::implicit, "patches are gathered while packing, none is stored"};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "gemm.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
 
@@ -10,8 +11,7 @@ namespace fastconv::cpu::direct {
 
 inline constexpr int64_t kStageBytes = 512 << 10;  // part of a second-level cache
 inline constexpr int64_t kMinTasks = 8;
-inline constexpr int64_t kMinPixels = 28;    // of a task, each of which reads all filters
-inline constexpr double kSerialFlops = 2e5;  // below this, waking a thread costs more than it saves
+inline constexpr int64_t kMinPixels = 28;  // of a task, each of which reads all filters
 
 inline int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
 

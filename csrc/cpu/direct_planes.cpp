@@ -73,26 +73,21 @@ struct PlaneStage {
 };
 
 template <class T>
-void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<const T>& x, Segment* segments, T* out) {
+void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
   const auto& [depth, height, width] = stage.s.axis;
-  for (int64_t phase = 0; phase < stage.phases; ++phase) {
+  const int64_t rows = span(height, block.rows.size());
+  for (int64_t phase = 0; phase < stage.phases; ++phase, out += stage.pitch) {
     const int64_t first = width.input(block.columns.begin, 0) + phase;  // of lane 0
     const int64_t end = std::clamp<int64_t>(ceil_div(width.in - first, width.stride), 0, stage.pitch);
     const int64_t begin = std::min(end, first < 0 ? ceil_div(-first, width.stride) : 0);
-    segments[phase] = {first * x.stride[4], static_cast<int32_t>(begin), static_cast<int32_t>(end)};
-  }
-  const int64_t rows = span(height, block.rows.size());
-  for (int64_t t = 0; t < depth.filter; ++t) {
-    const int64_t d = depth.input(block.z, t);
-    T* line = out + t * stage.rows * stage.row;
-    for (int64_t r = 0; r < rows; ++r, line += stage.row) {
-      const int64_t h = height.input(block.rows.begin, 0) + r;
-      if (depth.inside(d) && height.inside(h)) {
-        gemm_kernels<T>().pack_taps(line, static_cast<int>(stage.pitch),
-                                    x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], x.stride[1], stage.s.c,
-                                    segments, 1, static_cast<int>(stage.phases), width.stride * x.stride[4]);
-      } else {
-        std::fill_n(line, stage.row, T(0));
+    for (int64_t t = 0; t < depth.filter; ++t) {
+      const int64_t d = depth.input(block.z, t);
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t h = height.input(block.rows.begin, 0) + r;
+        const T* cells = x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3] + first * x.stride[4];
+        gemm_kernels<T>().copy_padded(out + (t * stage.rows + r) * stage.row, stage.phases * stage.pitch, stage.pitch,
+                                      cells, x.stride[1], width.stride * x.stride[4], begin,
+                                      depth.inside(d) && height.inside(h) ? end : begin, stage.s.c, 0);
       }
     }
   }
@@ -171,7 +166,7 @@ void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor
   const std::size_t panel_bytes = array_bytes(blocks.count * width, cells, sizeof(T));
   const std::size_t bias_bytes = bias.data == nullptr ? 0 : array_bytes(s.k, 1, sizeof(T));
   const std::size_t shared = panel_bytes + bias_bytes + filters.scratch_bytes(width);
-  const std::size_t segment_bytes = array_bytes(stage.phases, 1, sizeof(Segment)), own = segment_bytes + stage.bytes();
+  const std::size_t own = stage.bytes();
   const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
   const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
   T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
@@ -179,9 +174,8 @@ void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor
   for (int64_t k = 0; bias.data != nullptr && k < s.k; ++k) biases[k] = bias[k];
   parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
     const Block block(stage, unit);
-    const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
-    T* staged = memory.at<T>(at + segment_bytes);
-    fill_stage(stage, block, x, memory.at<Segment>(at), staged);
+    T* staged = memory.at<T>(shared + static_cast<std::size_t>(slot) * own);
+    fill_stage(stage, block, x, staged);
     for (int64_t i = 0; i < blocks.count; ++i) {
       multiply_filters(stage, block, staged, blocks[i], packed + blocks[i].begin * cells, width,
                        bias.data == nullptr ? nullptr : biases + blocks[i].begin, relu, y);
@@ -211,17 +205,16 @@ void reduce_planes(const ConvShape& s, const Tensor<const T>& dy, const Tensor<c
   const Blocks parts(stage.units(), ceil_div(stage.units(), kMinTasks));  // each with sums of its own
   const std::size_t sum_bytes = array_bytes(sum_size, 1, sizeof(T));
   const std::size_t shared = array_bytes(parts.count, 1, sum_bytes);
-  const std::size_t segment_bytes = array_bytes(stage.phases, 1, sizeof(Segment)), own = segment_bytes + stage.bytes();
+  const std::size_t own = stage.bytes();
   const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
   const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
   const auto sums = [&](int64_t part) { return memory.at<T>(static_cast<std::size_t>(part) * sum_bytes); };
   parallel_for(parts.count, threads, [&](int64_t part, int slot) {
-    const std::size_t at = shared + static_cast<std::size_t>(slot) * own;
-    T* staged = memory.at<T>(at + segment_bytes);
+    T* staged = memory.at<T>(shared + static_cast<std::size_t>(slot) * own);
     std::fill_n(sums(part), sum_size, T(0));
     for (int64_t unit = parts[part].begin; unit < parts[part].end; ++unit) {
       const Block block(stage, unit);
-      fill_stage(stage, block, x, memory.at<Segment>(at), staged);
+      fill_stage(stage, block, x, staged);
       add_block(stage, block, staged, dy, sums(part));
     }
   });

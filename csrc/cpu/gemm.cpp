@@ -16,7 +16,7 @@ constexpr int64_t kTaskColumns = 12;  // right panels of a task: with kLeftRows 
 constexpr int64_t kLeftRows = 56;     // of left panels that stay in that cache while the right ones pass
 constexpr int64_t kTaskRows = 224;    // of a task's left panels when the right operand is shared
 constexpr int64_t kTallRows = 560;    // of one where columns make tasks enough: the fewer times are those packed
-constexpr int64_t kFewColumns = 8;    // right panels that read a packed left operand too rarely to pay for packing it
+constexpr int64_t kFewColumns = 3;    // right panels that read a packed left operand too rarely to pay for packing it
 constexpr int64_t kPackedPanels = 6;  // of a shared operand, side by side where k is far apart
 constexpr int64_t kRightBytes = 512 << 10;  // of a shared right operand that a second-level cache holds
 constexpr int64_t kMinTasks = 8;            // so that two to four threads end at about the same time
@@ -355,7 +355,10 @@ ProductCut cut_product(const Product<T>& p) {
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
   } else if (p.share_left) {
-    const int64_t even = right_panels >= 4 * kMinTasks ? right_panels / kMinTasks : ceil_div(right_panels, kMinTasks);
+    // Patches take long to pack: no two tasks pack the same ones, where they are enough for all.
+    const bool in_place = p.right->in_place({0, std::min<int64_t>(p.n, kernel.nr)}).data != nullptr;
+    const int64_t even =
+        in_place ? ceil_div(right_panels, kMinTasks / 2) : std::max<int64_t>(1, right_panels / kMinTasks);
     cut.task_right = Blocks(right_panels, std::min(kTaskColumns, even)).size;
     const int64_t column_tasks = ceil_div(right_panels, cut.task_right);
     cut.task_left = Blocks(left_panels, ceil_div(left_panels, ceil_div(kMinTasks, column_tasks))).size;
@@ -394,12 +397,12 @@ void multiply(const Product<T>& p, int threads, std::size_t workspace_limit) {
   parallel_for(cut.parts * left.count * right.count, threads, [&](int64_t task, int slot) {
     std::byte* own = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread;
     const int64_t part = task % cut.parts, block = task / cut.parts;
-    Task<T>(p, cut, layout, left[block % left.count], right[block / left.count], part, workspace, own).run();
+    Task<T>(p, cut, layout, left[block / right.count], right[block % right.count], part, workspace, own).run();
   });
   if (cut.parts == 1) return;
   parallel_for(left.count * right.count, threads, [&](int64_t block, int slot) {
     std::byte* own = workspace + layout.shared + static_cast<std::size_t>(slot) * layout.thread;
-    Task<T>(p, cut, layout, left[block % left.count], right[block / left.count], 0, workspace, own).add_parts();
+    Task<T>(p, cut, layout, left[block / right.count], right[block % right.count], 0, workspace, own).add_parts();
   });
 }
 

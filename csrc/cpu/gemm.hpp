@@ -21,7 +21,7 @@ namespace fastconv::cpu {
 
 inline constexpr int kMaxWidth = 32;             // lanes of the widest panel
 inline constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
-inline constexpr double kSerialFlops = 2e5;      // below this, waking a thread costs more than it saves
+inline constexpr double kSerialFlops = 1e6;      // below this, a second thread costs more than it saves
 
 // Lane i of row k is data[i * lane_stride + k * k_stride].
 template <class T>

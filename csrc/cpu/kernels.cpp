@@ -55,7 +55,6 @@ constexpr GemmKernels<T> kGemm{kMr,
                                copy_rows<T>,
                                pack_lanes<T>,
                                pack_rows<T>,
-                               pack_taps<T>,
                                copy_padded<T>,
                                pack_runs<T>};
 

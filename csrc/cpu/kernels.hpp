@@ -16,12 +16,6 @@ struct Epilogue {
   bool relu = false;
 };
 
-// A run of a panel's lanes that reads `step`-strided memory: lane i of [begin, end) holds base[offset + i * step].
-struct Segment {
-  int64_t offset;
-  int32_t begin, end;
-};
-
 // Lanes [begin, end) of a panel's row: lane i is source + i elements from where a tap begins.
 struct StagedRun {
   int32_t source, begin, end;
@@ -77,10 +71,6 @@ struct GemmKernels {
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);
   // panel[k][width], lane i of row k being rows[i][k] for i < lanes, else zero; a null row is zeros.
   void (*pack_rows)(T* panel, int width, const T* const* rows, int lanes, int64_t k);
-  // panel[channels][taps][width]: the taps of each channel plane, `segments` of them for each tap; other lanes are
-  // zero.
-  void (*pack_taps)(T* panel, int width, const T* base, int64_t channel_stride, int64_t channels,
-                    const Segment* segments, int segments_per_tap, int taps, int64_t step);
   // out[rows][width], width being whole vectors: column i of [begin, end) is src[i * step], the others are zero.
   void (*copy_padded)(T* out, int64_t out_stride, int64_t width, const T* src, int64_t src_stride, int64_t step,
                       int64_t begin, int64_t end, int64_t rows, int64_t ahead);

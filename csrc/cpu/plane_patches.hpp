@@ -85,9 +85,9 @@ class PlanePatches final : public Operand<T> {
       channels = std::max<int64_t>(1, kStageBytes / static_cast<int64_t>(sizeof(T)) / (row * rows));
       for (int64_t tap = 0; tap < s.taps(); ++tap) {
         const int64_t t = tap / w.filter / h.filter, r = tap / w.filter % h.filter, cell = tap % w.filter * w.dilation;
-        taps.push_back(static_cast<int32_t>(
-            r * row + t * phases * pitch +
-            (by_phases ? cell % w.stride * pitch + cell / w.stride : tap % w.filter * pitch)));
+        taps.push_back(
+            static_cast<int32_t>(r * row + t * phases * pitch +
+                                 (by_phases ? cell % w.stride * pitch + cell / w.stride : tap % w.filter * pitch)));
       }
     }
     // With what vectors read beyond the last column; no less for wider panels.
@@ -106,25 +106,25 @@ class PlanePatches final : public Operand<T> {
     std::array<int, kPanels + 1> ends{};  // of the runs of the panels before
     int run_count = 0;
     int64_t row_count = 0, first_row = 0, next_z = 0, next_p = -1;
-    for_each_run({shape_.n * depth.out, height.out, columns.out}, lanes,
-                 [&](int64_t lane, int64_t nz, int64_t p, Range q) {
-      first_row = stage.shared && nz == next_z && p == next_p ? first_row + height.stride : row_count;
-      next_z = nz;
-      next_p = p + 1;
-      const int64_t origin = stage.whole_rows ? 0 : q.begin;
-      while (row_count < first_row + height.filter) {
-        rows[row_count] = {nz / depth.out, nz % depth.out, height.input(p, row_count - first_row), origin};
-        ++row_count;
-      }
-      for (int64_t end = lane + q.size(), next = 0; lane < end; lane = next) {
-        const int64_t panel = lane / width;
-        next = std::min(end, (panel + 1) * width);
-        const int64_t source = first_row * stage.row + q.end - end - origin;  // of lane 0 of the first panel
-        runs[run_count++] = {static_cast<int32_t>(source + panel * width), static_cast<int32_t>(lane % width),
-                             static_cast<int32_t>(next - panel * width)};
-        ends[static_cast<std::size_t>(panel + 1)] = run_count;
-      }
-    });
+    for_each_run(
+        {shape_.n * depth.out, height.out, columns.out}, lanes, [&](int64_t lane, int64_t nz, int64_t p, Range q) {
+          first_row = stage.shared && nz == next_z && p == next_p ? first_row + height.stride : row_count;
+          next_z = nz;
+          next_p = p + 1;
+          const int64_t origin = stage.whole_rows ? 0 : q.begin;
+          while (row_count < first_row + height.filter) {
+            rows[row_count] = {nz / depth.out, nz % depth.out, height.input(p, row_count - first_row), origin};
+            ++row_count;
+          }
+          for (int64_t end = lane + q.size(), next = 0; lane < end; lane = next) {
+            const int64_t panel = lane / width;
+            next = std::min(end, (panel + 1) * width);
+            const int64_t source = first_row * stage.row + q.end - end - origin;  // of lane 0 of the first panel
+            runs[run_count++] = {static_cast<int32_t>(source + panel * width), static_cast<int32_t>(lane % width),
+                                 static_cast<int32_t>(next - panel * width)};
+            ends[static_cast<std::size_t>(panel + 1)] = run_count;
+          }
+        });
     const int64_t taps = shape_.taps(), channel_size = row_count * stage.row;
     for (int64_t at = k.begin, next = 0; at < k.end; at = next) {
       const int64_t c = at / taps;

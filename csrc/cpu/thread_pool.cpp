@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -50,14 +51,18 @@ class ThreadPool {
     static const int cores = static_cast<int>(std::thread::hardware_concurrency());
     const bool spin = threads <= cores;
     body_ = &body;
-    tasks_ = tasks;
+    threads_ = threads;
     claim_ = std::max<int64_t>(1, tasks / (kClaims * threads));
+    const auto first = [&](int64_t share) { return tasks / threads * share + std::min(share, tasks % threads); };
+    for (int i = 0; i < threads; ++i) {
+      shares_[static_cast<std::size_t>(i)].next.store(first(i), std::memory_order_relaxed);
+      shares_[static_cast<std::size_t>(i)].end = first(i + 1);
+    }
     spin_.store(spin, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
     seats_.store(threads - 1, std::memory_order_release);  // opens the job: from here on workers may join
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
-    work(0);
+    work(0, 0);
     // Close the job, so that a worker that has not woken yet is not waited for; those inside are.
     seats_.fetch_or(kClosed);
     for (int inside = inside_.load(); inside != 0; inside = inside_.load()) wait_while_equal(inside_, inside, spin);
@@ -65,14 +70,20 @@ class ThreadPool {
 
  private:
   static constexpr int kClosed = 1 << 30;
-  // How often a thread asks for tasks: the counter's cache line goes from core to core each time, which costs as much
-  // as a small task; at most one part in so many of a job is done by one thread while the others wait.
+  // How often a thread asks for tasks: one part in so many of its share is done while others wait.
   static constexpr int64_t kClaims = 16;
+
+  // Neighbouring tasks of one thread, the same ones each time a job comes again: what they read and write is in its
+  // cache, and their outputs share few lines with those of another.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
 
   void grow(int workers) {
     while (workers_ < workers) {
       try {
-        std::thread([this] { serve(); }).detach();
+        std::thread([this, home = workers_ + 1] { serve(home); }).detach();
       } catch (const std::system_error&) {
         return;  // the threads there are do all tasks
       }
@@ -80,7 +91,7 @@ class ThreadPool {
     }
   }
 
-  [[noreturn]] void serve() {
+  [[noreturn]] void serve(int home) {
     unsigned seen = 0;
     for (;;) {
       wait_while_equal(generation_, seen, spin_.load(std::memory_order_relaxed));
@@ -91,16 +102,20 @@ class ThreadPool {
       int free = seats_.load();
       while (free > 0 && free < kClosed && !seats_.compare_exchange_weak(free, free - 1)) {
       }
-      if (free > 0 && free < kClosed) work(free);
+      if (free > 0 && free < kClosed) work(free, home < threads_ ? home : free);
       if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();
     }
   }
 
-  void work(int slot) {
-    for (int64_t first = next_.fetch_add(claim_, std::memory_order_relaxed); first < tasks_;
-         first = next_.fetch_add(claim_, std::memory_order_relaxed)) {
-      const int64_t end = std::min(tasks_, first + claim_);
-      for (int64_t task = first; task < end; ++task) (*body_)(task, slot);
+  // The tasks of a share, then what others have left of theirs.
+  void work(int slot, int home) {
+    for (int i = 0; i < threads_; ++i) {
+      Share& share = shares_[static_cast<std::size_t>((home + i) % threads_)];
+      for (int64_t first = share.next.fetch_add(claim_, std::memory_order_relaxed); first < share.end;
+           first = share.next.fetch_add(claim_, std::memory_order_relaxed)) {
+        const int64_t end = std::min(share.end, first + claim_);
+        for (int64_t task = first; task < end; ++task) (*body_)(task, slot);
+      }
     }
   }
 
@@ -108,8 +123,9 @@ class ThreadPool {
   int workers_ = 0;
   // The job. Written while no worker is inside, read by those that hold a seat.
   const TaskRef* body_ = nullptr;
-  int64_t tasks_ = 0, claim_ = 1;
-  alignas(64) std::atomic<int64_t> next_{0};
+  int threads_ = 1;
+  int64_t claim_ = 1;
+  std::array<Share, kMaxThreads> shares_;
   alignas(64) std::atomic<int> seats_{kClosed};
   std::atomic<int> inside_{0};
   std::atomic<bool> spin_{false};

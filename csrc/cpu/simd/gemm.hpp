@@ -44,8 +44,8 @@ template <class T, int kRows, int kColumns>
   }
 }
 
-// c += *a * b. With AVX-512 the multiply-add broadcasts the element itself, as written here: the compiler would take one
-// broadcast for all that need it.
+// c += *a * b. With AVX-512 the multiply-add broadcasts the element itself, as written here: the compiler would take
+// one broadcast for all that need it.
 template <class T>
 [[gnu::always_inline]] inline void add_broadcast(Vector<T>& c, const T* a, const Vector<T>& b) {
 #if defined(__AVX512F__)

@@ -6,35 +6,6 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// One row of a panel from runs of memory.
-template <class T>
-void pack_segments(T* row, int width, const T* base, const Segment* segments, int count, int64_t step) {
-  constexpr int kL = kLanes<T>;
-  if (width % kL != 0) {
-    for (int i = 0; i < width; ++i) row[i] = T(0);
-    for (const Segment* s = segments; s != segments + count; ++s) {
-      for (int i = s->begin; i < s->end; ++i) row[i] = base[s->offset + i * step];
-    }
-    return;
-  }
-  using Mask = decltype(Vector<T>{} < Vector<T>{});
-  for (int first = 0; first < width; first += kL) {
-    Vector<T> v{};
-    for (const Segment* s = segments; s != segments + count; ++s) {
-      const int begin = clamp_lanes<T>(s->begin - first), end = clamp_lanes<T>(s->end - first);
-      if (begin >= end) continue;
-      const T* src = base + s->offset + first * step;
-      if (step == 1 && end - begin < kL) {
-        load_lanes<T>(v, src, begin, end);
-      } else {  // the runs share no lane
-        const Vector<T> run = load_lanes_strided(src, begin, end, step);
-        v = reinterpret_cast<Vector<T>>(reinterpret_cast<Mask>(v) | reinterpret_cast<Mask>(run));
-      }
-    }
-    store<T>(row + first, v);
-  }
-}
-
 // All panels advance together: the lanes of one k are neighbours in memory.
 template <class T>
 void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k) {
@@ -53,9 +24,12 @@ void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t la
         for (int lane = 0; lane < width; ++lane) out[lane] = src[p * width + lane];
       }
     }
-    if (whole * width == lanes) continue;
-    const Segment rest{whole * width, 0, static_cast<int>(lanes - whole * width)};
-    pack_segments(out, width, src, &rest, 1, 1);
+    const int64_t rest = lanes - whole * width;
+    for (int first = 0; rest > 0 && first < width; first += kL) {
+      const int count = clamp_lanes<T>(rest - first);
+      const Vector<T> v = count > 0 ? load_first<T>(src + whole * width + first, count) : Vector<T>{};
+      store_lanes<T>(out + first, v, clamp_lanes<T>(width - first));
+    }
   }
 }
 
@@ -111,16 +85,6 @@ void pack_rows(T* panel, int width, const T* const* rows, int lanes, int64_t k) 
 }
 
 template <class T>
-void pack_taps(T* panel, int width, const T* base, int64_t channel_stride, int64_t channels, const Segment* segments,
-               int segments_per_tap, int taps, int64_t step) {
-  for (int64_t c = 0; c < channels; ++c, base += channel_stride) {
-    for (int tap = 0; tap < taps; ++tap, panel += width) {
-      pack_segments(panel, width, base, segments + tap * segments_per_tap, segments_per_tap, step);
-    }
-  }
-}
-
-template <class T>
 void copy_padded(T* out, int64_t out_stride, int64_t width, const T* src, int64_t src_stride, int64_t step,
                  int64_t begin, int64_t end, int64_t rows, int64_t ahead) {
   constexpr int kL = kLanes<T>;
@@ -130,8 +94,8 @@ void copy_padded(T* out, int64_t out_stride, int64_t width, const T* src, int64_
       for (int64_t i = 0; i < rows; ++i) {
         store<T>(out + i * out_stride, load_row(src + i * src_stride));
         if (ahead != 0) {
-          __builtin_prefetch(src + i * src_stride + ahead);
-          if (step == 2) __builtin_prefetch(src + i * src_stride + ahead + kL);
+          __builtin_prefetch(src + i * src_stride + ahead, 0, kSecondLevel);
+          if (step == 2) __builtin_prefetch(src + i * src_stride + ahead + kL, 0, kSecondLevel);
         }
       }
     };
@@ -141,8 +105,8 @@ void copy_padded(T* out, int64_t out_stride, int64_t width, const T* src, int64_
       copy([](const T* cells) { return load(cells); });
     } else if (step == 1) {
       copy([=](const T* cells) { return load_strided<T, 1>(cells, from, to); });
-    } else if (step == 2 && to - from == kL) {
-      copy([](const T* cells) { return load_strided<T, 2>(cells, 0, kL); });
+    } else if (step == 2) {
+      copy([=](const T* cells) { return load_strided<T, 2>(cells, from, to); });
     } else {
       copy([=](const T* cells) { return load_lanes_strided(cells, from, to, step); });
     }
@@ -169,7 +133,8 @@ void pack_runs(T* panel, int width, const T* staged, int64_t row, const int32_t*
           store_lanes<T>(panel + i, load(cells + run->source + i), clamp_lanes<T>(width - i));
       }
     }
-    for (int i = runs[run_count - 1].end; i < width; i += kL) store_lanes<T>(panel + i, Vector<T>{}, clamp_lanes<T>(width - i));
+    for (int i = runs[run_count - 1].end; i < width; i += kL)
+      store_lanes<T>(panel + i, Vector<T>{}, clamp_lanes<T>(width - i));
     if (++tap == tap_count) {
       tap = 0;
       staged += row;

@@ -153,6 +153,7 @@ CONV_CASES = (
     ConvCase("long_rows", (2, 2, 8, 75), (20, 2, 2, 3), 1, ((1, 0), (2, 3)), (3, 2)),
     ConvCase("long_rows_strided", (1, 3, 11, 127), (33, 3, 3, 5), (2, 3), (1, 2)),
     ConvCase("few_pixels", (1, 70, 9, 11), (110, 70, 3, 3), stride=2, padding=((1, 0), (0, 1))),
+    ConvCase("many_filters", (2, 35, 9, 23), (260, 35, 3, 3), stride=2, padding=(1, 0)),
     ConvCase("wide_channels", (1, 67, 5, 6), (65, 67, 2, 3)),
     ConvCase("no_images", (0, 3, 7, 9), (4, 3, 3, 2), padding=(1, 2)),
     ConvCase("no_channels", (2, 0, 7, 9), (4, 0, 3, 2), stride=(2, 1)),

@@ -75,7 +75,8 @@ class PlanePatches final : public Operand<T> {
       shared = whole_rows && h.dilation == 1 && h.stride <= h.filter;
       const int64_t outputs = std::min(w.out, most), overlap = (w.window() - 1) / w.stride;
       phases = std::min(w.stride, w.window());
-      by_phases = phases * (outputs + overlap) <= w.filter * outputs;
+      const int64_t by_taps = w.filter * outputs;
+      by_phases = std::max(phases, overlap) <= by_taps && phases * (outputs + overlap) <= by_taps;
       if (!by_phases) phases = w.filter;
       pitch = ceil_div(by_phases ? outputs + overlap : outputs, lanes) * lanes;
       const int64_t lines = (most - 2) / w.out + 2;

@@ -16,7 +16,7 @@
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kManyOutputs = 256;  // channels
+constexpr int64_t kManyOutputs = 256;  // channels, each of which multiplies a packed patch
 
 bool empty_sum(const ConvShape& s) { return s.n == 0 || s.k == 0 || s.group_c() == 0; }
 
@@ -79,8 +79,8 @@ bool winograd_allowed() {
   return allowed;
 }
 
-// Fewer do not fill the vectors of the transforms, or of short ones do not pay for the larger tiles of 5x5.
-int64_t winograd_channels(const ConvShape& s) {
+// Of either kind: fewer leave vectors of the transforms empty, or do not pay for 5x5's, which spare less.
+int64_t min_winograd_channels(const ConvShape& s) {
   return s.axis[1].filter == 3 ? std::max<int64_t>(8, winograd_kernels<float>().lanes) : 16;
 }
 
@@ -101,7 +101,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) &&
-      std::min(shape.c, shape.k) >= winograd_channels(shape) &&
+      std::min(shape.c, shape.k) >= min_winograd_channels(shape) &&
       shape.n * shape.pixels() >= (pass == Pass::input ? 16 : 48)) {
     return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};
   }

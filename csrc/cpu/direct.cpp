@@ -39,8 +39,8 @@ constexpr int64_t kSumBytes = 1 << 20;           // of gradients that stay near 
 constexpr int64_t kSumCost = 4;                  // outputs that take as long as a tile's sums in and out
 constexpr double kMaxWindow = 1 << 20;           // cells that a dilated filter may span
 
-// pixels[count][channels], dense, from cells of one row. A plane's channels are written a vector at a time, up to a
-// vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.
+// pixels[count][channels], `pixel` elements apart, from cells of one row. A plane's channels are written a vector at a
+// time, up to a vector beyond the last pixel: the last channels first, so that what they write too much is overwritten.
 template <class T>
 void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count, T* pixels,
                int64_t pixel) {

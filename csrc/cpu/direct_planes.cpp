@@ -78,16 +78,15 @@ void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<con
   const int64_t rows = span(height, block.rows.size());
   for (int64_t phase = 0; phase < stage.phases; ++phase, out += stage.pitch) {
     const int64_t first = width.input(block.columns.begin, 0) + phase;  // of lane 0
-    const int64_t end = std::clamp<int64_t>(ceil_div(width.in - first, width.stride), 0, stage.pitch);
-    const int64_t begin = std::min(end, first < 0 ? ceil_div(-first, width.stride) : 0);
+    const Range real = real_cells(width, first, stage.pitch);
     for (int64_t t = 0; t < depth.filter; ++t) {
       const int64_t d = depth.input(block.z, t);
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t h = height.input(block.rows.begin, 0) + r;
         const T* cells = x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3] + first * x.stride[4];
         gemm_kernels<T>().copy_padded(out + (t * stage.rows + r) * stage.row, stage.phases * stage.pitch, stage.pitch,
-                                      cells, x.stride[1], width.stride * x.stride[4], begin,
-                                      depth.inside(d) && height.inside(h) ? end : begin, stage.s.c, 0);
+                                      cells, x.stride[1], width.stride * x.stride[4], real.begin,
+                                      depth.inside(d) && height.inside(h) ? real.end : real.begin, stage.s.c, 0);
       }
     }
   }

@@ -71,7 +71,8 @@ struct GemmKernels {
   void (*pack_lanes)(T* panels, int width, const T* src, int64_t k_stride, int64_t lanes, int64_t k);
   // panel[k][width], lane i of row k being rows[i][k] for i < lanes, else zero; a null row is zeros.
   void (*pack_rows)(T* panel, int width, const T* const* rows, int lanes, int64_t k);
-  // out[rows][width], width being whole vectors: column i of [begin, end) is src[i * step], the others are zero.
+  // out[rows][width], width being whole vectors: column i of [begin, end) is src[i * step], the others are zero. What
+  // lies `ahead` of them is fetched, unless that is 0.
   void (*copy_padded)(T* out, int64_t out_stride, int64_t width, const T* src, int64_t src_stride, int64_t step,
                       int64_t begin, int64_t end, int64_t rows, int64_t ahead);
   // panel[end - begin][width], row k of it being the runs of staged[k / tap_count * row + taps[k % tap_count]]; lanes

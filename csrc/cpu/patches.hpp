@@ -49,6 +49,12 @@ std::optional<int64_t> spatial_stride(const Tensor<T>& t, const Extents& e) {
   return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}});
 }
 
+// The i in [0, count) for which first + i * stride is a cell of the axis, not padding.
+inline Range real_cells(const Axis& a, int64_t first, int64_t count) {
+  const int64_t end = std::clamp<int64_t>(ceil_div(a.in - first, a.stride), 0, count);
+  return {std::min(end, first < 0 ? ceil_div(-first, a.stride) : 0), end};
+}
+
 // axis.outputs(tap) of every tap: divisions that a loop over rows should not repeat.
 inline std::vector<Range> tap_outputs(const Axis& axis) {
   std::vector<Range> ranges;

@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <array>
 #include <new>
-#include <vector>
 
 #include "gemm.hpp"
 #include "patches.hpp"
@@ -29,7 +28,7 @@ class PlanePatches final : public Operand<T> {
 
   std::size_t scratch_bytes(int width) const override {
     const Stage stage(shape_, width);
-    return stage.bytes() + stage.row_bytes() + array_bytes(kPanels * width, 1, sizeof(StagedRun));
+    return stage.bytes() + stage.row_bytes() + run_bytes(width) + array_bytes(shape_.taps(), 1, sizeof(int32_t));
   }
 
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
@@ -60,13 +59,12 @@ class PlanePatches final : public Operand<T> {
   };
 
   struct Stage {
-    bool whole_rows;            // or, of long ones, the outputs of each line alone
-    bool shared;                // rows that outputs above each other read
-    bool by_phases;             // or a copy for each tap, where these are farther apart than outputs are many
-    int64_t phases, pitch;      // elements of a phase, whole vectors
-    int64_t row, rows;          // elements of a row, the most rows
-    int64_t channels;           // at a time
-    std::vector<int32_t> taps;  // where (t, r, s) begins
+    bool whole_rows;        // or, of long ones, the outputs of each line alone
+    bool shared;            // rows that outputs above each other read
+    bool by_phases;         // or a copy for each tap, where these are farther apart than outputs are many
+    int64_t phases, pitch;  // elements of a phase, whole vectors
+    int64_t row, rows;      // elements of a row, the most rows
+    int64_t channels;       // at a time
 
     Stage(const ConvShape& s, int width) {
       const auto& [d, h, w] = s.axis;
@@ -84,12 +82,13 @@ class PlanePatches final : public Operand<T> {
       rows = lines * h.filter;
       if (pitch > INT32_MAX / phases / d.filter || row > INT32_MAX / rows) throw std::bad_alloc();
       channels = std::max<int64_t>(1, kStageBytes / static_cast<int64_t>(sizeof(T)) / (row * rows));
-      for (int64_t tap = 0; tap < s.taps(); ++tap) {
-        const int64_t t = tap / w.filter / h.filter, r = tap / w.filter % h.filter, cell = tap % w.filter * w.dilation;
-        taps.push_back(
-            static_cast<int32_t>(r * row + t * phases * pitch +
-                                 (by_phases ? cell % w.stride * pitch + cell / w.stride : tap % w.filter * pitch)));
-      }
+    }
+    // Where a tap (t, r, s) of the first output begins.
+    int64_t tap(const ConvShape& s, int64_t tap) const {
+      const auto& [d, h, w] = s.axis;
+      const int64_t t = tap / w.filter / h.filter, r = tap / w.filter % h.filter, f = tap % w.filter;
+      const int64_t column = by_phases ? f * w.dilation % w.stride * pitch + f * w.dilation / w.stride : f * pitch;
+      return r * row + t * phases * pitch + column;
     }
     // With what vectors read beyond the last column; no less for wider panels.
     std::size_t bytes() const {
@@ -99,58 +98,68 @@ class PlanePatches final : public Operand<T> {
     std::size_t row_bytes() const { return array_bytes(rows, 1, sizeof(Row)); }
   };
 
+  static std::size_t run_bytes(int width) { return array_bytes(kPanels * width, 1, sizeof(StagedRun)); }
+
   void pack_some(T* panels, int width, Range lanes, Range k, const Stage& stage, std::byte* scratch) const {
     auto* staged = reinterpret_cast<T*>(scratch);
-    auto* rows = reinterpret_cast<Row*>(scratch + stage.bytes());
-    auto* runs = reinterpret_cast<StagedRun*>(scratch + stage.bytes() + stage.row_bytes());
-    const auto& [depth, height, columns] = shape_.axis;
-    std::array<int, kPanels + 1> ends{};  // of the runs of the panels before
-    int run_count = 0;
-    int64_t row_count = 0, first_row = 0, next_z = 0, next_p = -1;
-    for_each_run(
-        {shape_.n * depth.out, height.out, columns.out}, lanes, [&](int64_t lane, int64_t nz, int64_t p, Range q) {
-          first_row = stage.shared && nz == next_z && p == next_p ? first_row + height.stride : row_count;
-          next_z = nz;
-          next_p = p + 1;
-          const int64_t origin = stage.whole_rows ? 0 : q.begin;
-          while (row_count < first_row + height.filter) {
-            rows[row_count] = {nz / depth.out, nz % depth.out, height.input(p, row_count - first_row), origin};
-            ++row_count;
-          }
-          for (int64_t end = lane + q.size(), next = 0; lane < end; lane = next) {
-            const int64_t panel = lane / width;
-            next = std::min(end, (panel + 1) * width);
-            const int64_t source = first_row * stage.row + q.end - end - origin;  // of lane 0 of the first panel
-            runs[run_count++] = {static_cast<int32_t>(source + panel * width), static_cast<int32_t>(lane % width),
-                                 static_cast<int32_t>(next - panel * width)};
-            ends[static_cast<std::size_t>(panel + 1)] = run_count;
-          }
-        });
-    const int64_t taps = shape_.taps(), channel_size = row_count * stage.row;
+    auto* rows = reinterpret_cast<Row*>(scratch += stage.bytes());
+    auto* runs = reinterpret_cast<StagedRun*>(scratch += stage.row_bytes());
+    auto* offsets = reinterpret_cast<int32_t*>(scratch += run_bytes(width));
+    const int64_t taps = shape_.taps();
+    for (int64_t tap = 0; tap < taps; ++tap) offsets[tap] = static_cast<int32_t>(stage.tap(shape_, tap));
+    std::array<int, kPanels + 1> runs_before{};  // each panel
+    const int64_t row_count = find_rows(stage, width, lanes, rows, runs, runs_before.data());
     for (int64_t at = k.begin, next = 0; at < k.end; at = next) {
       const int64_t c = at / taps;
       next = std::min(k.end, (c + stage.channels) * taps);
       fill(stage, rows, row_count, {c, ceil_div(next, taps)}, staged);
-      for (std::size_t panel = 0; static_cast<int64_t>(panel) * width < lanes.size(); ++panel) {
-        gemm_kernels<T>().pack_runs(panels + (static_cast<int64_t>(panel) * k.size() + at - k.begin) * width, width,
-                                    staged, channel_size, stage.taps.data(), static_cast<int>(taps), at - c * taps,
-                                    next - c * taps, runs + ends[panel], ends[panel + 1] - ends[panel]);
+      for (int64_t i = 0; i * width < lanes.size(); ++i) {
+        const int first = runs_before[static_cast<std::size_t>(i)];
+        gemm_kernels<T>().pack_runs(panels + (i * k.size() + at - k.begin) * width, width, staged,
+                                    row_count * stage.row, offsets, static_cast<int>(taps), at - c * taps,
+                                    next - c * taps, runs + first,
+                                    runs_before[static_cast<std::size_t>(i + 1)] - first);
       }
     }
+  }
+
+  // The rows that some lanes read, their number returned, and the runs of their panels.
+  int64_t find_rows(const Stage& stage, int width, Range lanes, Row* rows, StagedRun* runs, int* runs_before) const {
+    const auto& [depth, height, columns] = shape_.axis;
+    int run_count = 0;
+    int64_t row_count = 0, first_row = 0, next_z = 0, next_p = -1;
+    const auto line = [&](int64_t lane, int64_t nz, int64_t p, Range q) {
+      first_row = stage.shared && nz == next_z && p == next_p ? first_row + height.stride : row_count;
+      next_z = nz;
+      next_p = p + 1;
+      const int64_t origin = stage.whole_rows ? 0 : q.begin;
+      for (; row_count < first_row + height.filter; ++row_count)
+        rows[row_count] = {nz / depth.out, nz % depth.out, height.input(p, row_count - first_row), origin};
+      const int64_t source = first_row * stage.row + q.begin - lane - origin;  // of lane 0 of the first panel
+      for (int64_t end = lane + q.size(), next = 0; lane < end; lane = next) {
+        const int64_t panel = lane / width;
+        next = std::min(end, (panel + 1) * width);
+        runs[run_count++] = {static_cast<int32_t>(source + panel * width), static_cast<int32_t>(lane % width),
+                             static_cast<int32_t>(next - panel * width)};
+        runs_before[panel + 1] = run_count;
+      }
+    };
+    for_each_run({shape_.n * depth.out, height.out, columns.out}, lanes, line);
+    return row_count;
   }
 
   void fill(const Stage& stage, const Row* rows, int64_t row_count, Range channels, T* staged) const {
     const auto& [depth, height, width] = shape_.axis;
     for (int64_t phase = 0; phase < stage.phases; ++phase) {
       const int64_t shift = stage.by_phases ? phase : phase * width.dilation;
-      int64_t q = -1, first = 0, begin = 0, end = 0;
+      int64_t q = -1, first = 0;
+      Range real{0, 0};
       for (int64_t i = 0; i < row_count; ++i) {
         const Row& row = rows[i];
         if (row.q != q) {
           q = row.q;
           first = width.input(q, 0) + shift;
-          end = std::clamp<int64_t>(ceil_div(width.in - first, width.stride), 0, stage.pitch);
-          begin = std::min(end, first < 0 ? ceil_div(-first, width.stride) : 0);
+          real = real_cells(width, first, stage.pitch);
         }
         for (int64_t t = 0; t < depth.filter; ++t) {
           const int64_t d = depth.input(row.z, t);
@@ -158,7 +167,7 @@ class PlanePatches final : public Operand<T> {
           gemm_kernels<T>().copy_padded(
               staged + i * stage.row + (t * stage.phases + phase) * stage.pitch, row_count * stage.row, stage.pitch,
               x_.at(row.n, channels.begin) + d * x_.stride[2] + row.h * x_.stride[3] + first * x_.stride[4],
-              x_.stride[1], width.stride * x_.stride[4], begin, inside ? end : begin, channels.size(),
+              x_.stride[1], width.stride * x_.stride[4], real.begin, inside ? real.end : real.begin, channels.size(),
               phase == 0 ? channels.size() * x_.stride[1] : 0);
         }
       }

@@ -147,8 +147,10 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_st
   tile_sum<T, !kByK>(
       k, c, [&](int64_t j, int i) { return kByK ? a + j * a_stride + i : rows[i] + j; },
       [&, next = ahead.data, step = ahead.step](int64_t j, int vector) mutable {
-        if (vector == 0) __builtin_prefetch(next, 0, kSecondLevel);
-        if (vector == 0) next += step;
+        if (vector == 0) {
+          __builtin_prefetch(next, 0, kSecondLevel);
+          next += step;
+        }
         return load(b + j * b_stride + vector * kLanes<T>);
       });
   tile_finish<T>(c, epilogue);
@@ -240,8 +242,10 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
   tile_sum<T, true>(
       k, c, [&](int64_t j, int i) { return pixels[i] + offsets[j]; },
       [&, next = ahead.data, step = ahead.step](int64_t j, int vector) mutable {
-        if (vector == 0) __builtin_prefetch(next);
-        if (vector == 0) next += step;
+        if (vector == 0) {
+          __builtin_prefetch(next);
+          next += step;
+        }
         return load(b + j * kNr<T> + vector * kLanes<T>);
       });
   tile_finish<T>(c, epilogue);

@@ -23,10 +23,9 @@
 namespace fastconv::cpu::direct {
 namespace {
 
-constexpr int64_t kFewCells = 160;               // of a filter
-constexpr int64_t kLongRow = 4;                  // vectors of outputs that are worth one more, to begin at a cache line
-constexpr int64_t kMaxDot = 8;                   // rows or columns of the largest tile of dot products
-constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
+constexpr int64_t kFewCells = 160;  // of a filter
+constexpr int64_t kLongRow = 4;     // vectors of outputs that are worth one more, to begin at a cache line
+constexpr int64_t kMaxDot = 8;      // rows or columns of the largest tile of dot products
 
 // In whole vectors.
 template <class T>

@@ -71,9 +71,7 @@ void stage_row(const T* row, int64_t channel_stride, int64_t column_stride, int 
   if (column_stride == 1) {
     winograd_kernels<T>().planes_to_pixels(out, lanes, in, channel_stride, channels, end - begin);
   } else {
-    for (int64_t i = begin; i < end; ++i, out += lanes, in += column_stride) {
-      for (int64_t lane = 0; lane < lanes; ++lane) out[lane] = lane < channels ? in[lane * channel_stride] : T(0);
-    }
+    gemm_kernels<T>().copy_padded(out, lanes, lanes, in, column_stride, channel_stride, 0, channels, end - begin, 0);
   }
   std::fill(pixels + (end - first) * lanes, pixels + count * lanes, T(0));
 }
@@ -157,12 +155,9 @@ void write_row(const T* pixels, int channels, int64_t count, T* row, int64_t cha
   const int64_t lanes = winograd_kernels<T>().lanes;
   if (column_stride == 1)
     return winograd_kernels<T>().pixels_to_planes(row, channel_stride, pixels, lanes, channels, count);
+  if (channel_stride == 1) return gemm_kernels<T>().copy_rows(row, column_stride, 1, pixels, lanes, 1, count, channels);
   for (int64_t i = 0; i < count; ++i, pixels += lanes, row += column_stride) {
-    if (channel_stride == 1) {
-      std::copy_n(pixels, channels, row);
-    } else {
-      for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
-    }
+    for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
   }
 }
 

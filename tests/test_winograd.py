@@ -26,6 +26,7 @@ CASES = [
     ConvCase("tall", (2, 4, 53, 3), (3, 4, 3, 3), padding=((1, 0), (1, 1))),
     ConvCase("more_padding_than_filter", (1, 3, 5, 6), (4, 3, 3, 3), padding=((3, 2), (0, 4))),
     ConvCase("blocks_of_tiles", (3, 3, 61, 47), (18, 3, 3, 3), padding=1),
+    ConvCase("parts_of_tiles", (8, 5, 50, 49), (7, 5, 3, 3), padding=1),
     ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
     ConvCase("more_tiles_of_inputs", (9, 18, 9, 13), (35, 18, 3, 3), padding=((1, 0), (0, 0))),
     ConvCase("two_by_two", (40, 18, 2, 2), (35, 18, 3, 3), padding=1),

@@ -125,6 +125,8 @@ std::vector<Problem> make_problems() {
         {one, {.in = 5, .stride = 2}, {.in = 9, .stride = 2}});
     add("fewer tiles of outputs than of inputs", {.n = 8, .c = 19, .k = 35, .groups = 1, .axis = {}},
         {one, {.in = 9, .filter = 3, .pad_begin = 1}, {.in = 13, .filter = 3}});
+    add("many tiles of few channels", {.n = 5, .c = 5, .k = 7, .groups = 1, .axis = {}},
+        {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 26, .filter = 3, .pad_begin = 1, .pad_end = 1}});
     add("several tasks and tiles everywhere", {.n = 2, .c = 40, .k = 52, .groups = 1, .axis = {}},
         {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 21, .filter = 3, .pad_begin = 1, .pad_end = 2}});
   }

@@ -102,3 +102,12 @@ def test_geometry_beyond_the_machine_is_an_error(keywords: dict[str, Any]) -> No
 def test_a_stride_beyond_the_input_gives_one_output() -> None:
     y = fastconv.conv2d(X, W, stride=2**31 - 1)
     np.testing.assert_array_equal(y, np.full((2, 4, 1, 1), 18))
+
+
+@pytest.mark.parametrize("wrong", [True, 1.0, np.float32(1), (1.0, 1), (True, True)])
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation", "groups"])
+def test_a_cached_geometry_hides_no_wrong_type(option: str, wrong: Any) -> None:
+    fastconv.conv2d(X, W, stride=1, padding=1, dilation=1, groups=1)
+    fastconv.conv2d(X, W, stride=(1, 1), padding=(1, 1), dilation=(1, 1))
+    with pytest.raises(TypeError, match=option):
+        fastconv.conv2d(X, W, **{"padding": 1, option: wrong})

@@ -48,25 +48,31 @@ struct PlaneStage {
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * s.c)),
         phases(std::min(s.axis[2].stride, s.axis[2].window())),
-        pitch(stage_columns<T>(column_blocks.size + lanes + (s.axis[2].window() - 1) / s.axis[2].stride)),
+        pitch(stage_columns<T>(read(column_blocks.size) + (s.axis[2].window() - 1) / s.axis[2].stride)),
         row(s.c * phases * pitch) {
     const auto& [depth, height, width] = s.axis;
-    const int64_t wanted = ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count));
+    const int64_t tasks = s.flops() < kSerialFlops ? 1 : kMinTasks;
+    const int64_t wanted = ceil_div(height.out, ceil_div(tasks, s.n * depth.out * column_blocks.count));
     const int64_t even = (std::min(fitting<T>(height, depth.filter * row), wanted) + 1) / 2 * 2;  // rows come in pairs
     row_blocks = Blocks(height.out, even);
     rows = span(height, row_blocks.size);
     if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     size = depth.filter * rows * row;
-    for (int64_t c = 0; c < s.c; ++c) {
-      for (int64_t tap = 0; tap < s.taps(); ++tap) {
-        const auto [t, r, f] = tap_at(s, tap);
-        const int64_t column = f * width.dilation;
-        cells.push_back(static_cast<int32_t>((t * rows + r * height.dilation) * row +
-                                             (c * phases + column % width.stride) * pitch + column / width.stride));
-      }
+    const int64_t taps = s.taps();
+    cells.resize(static_cast<std::size_t>(s.c * taps));
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const auto [t, r, f] = tap_at(s, tap);
+      const int64_t column = f * width.dilation;
+      int64_t cell = (t * rows + r * height.dilation) * row + column % width.stride * pitch + column / width.stride;
+      for (int64_t c = 0; c < s.c; ++c, cell += phases * pitch)
+        cells[static_cast<std::size_t>(c * taps + tap)] = static_cast<int32_t>(cell);
     }
   }
 
+  // Of a row of so many outputs, by one tap in whole vectors: the first may be short (multiply_filters).
+  int64_t read(int64_t columns) const {
+    return columns >= kLongRow * lanes ? columns + lanes : stage_columns<T>(columns);
+  }
   std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };

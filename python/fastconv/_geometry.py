@@ -155,6 +155,25 @@ def conv_geometry(
     layout: str,
 ) -> tuple[_core.ConvGeometry, Ints]:
     """The geometry of a convolution of shapes x and w, and the shape of its output."""
+    if (
+        (type(padding) is int or type(padding) is str)
+        and type(stride) is type(dilation) is type(groups) is int
+        and type(layout) is str
+    ):
+        return _plain_conv(axes, x, w, stride, padding, dilation, groups, layout)
+    return _checked_conv(axes, x, w, stride, padding, dilation, groups, layout)
+
+
+def _checked_conv(
+    axes: int,
+    x: Ints,
+    w: Ints,
+    stride: AxisArgument,
+    padding: PaddingArgument,
+    dilation: AxisArgument,
+    groups: int,
+    layout: str,
+) -> tuple[_core.ConvGeometry, Ints]:
     check_layout(layout, axes)
     return _conv(
         x,
@@ -165,6 +184,10 @@ def conv_geometry(
         integer(groups, "groups"),
         layout,
     )
+
+
+# For arguments whose types are known: elsewhere 1 equals True and 1.0, which are errors.
+_plain_conv = lru_cache(_CACHED)(_checked_conv)
 
 
 def transposed_geometry(

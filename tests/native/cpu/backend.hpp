@@ -8,8 +8,8 @@
 
 namespace fastconv::test {
 
-// Calls body(threads) on one thread and on three, the limit of this thread meanwhile. Where a sanitizer makes calls ten
-// times as slow it is one of the two: by chance for accesses out of bounds, three for races.
+// Calls body(threads) on one thread and on three, the limit of this thread meanwhile. Where a sanitizer or an emulator
+// makes calls ten times as slow it is one of the two: three for races, else by chance.
 template <class Body>
 void with_threads(Body body) {
   const auto on = [&](int threads) {
@@ -19,7 +19,7 @@ void with_threads(Body body) {
   };
 #if defined(__SANITIZE_THREAD__)
   on(3);
-#elif defined(__SANITIZE_ADDRESS__)
+#elif defined(__SANITIZE_ADDRESS__) || defined(FASTCONV_EMULATED)
   static std::minstd_rand random;
   on(random() % 2 == 0 ? 1 : 3);
 #else

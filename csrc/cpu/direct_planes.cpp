@@ -69,7 +69,8 @@ struct PlaneStage {
     }
   }
 
-  // Of a row of so many outputs, by one tap in whole vectors: the first may be short (multiply_filters).
+  // Columns that a tap reads for a row of so many outputs, in whole vectors, the first of which may be short
+  // (multiply_filters).
   int64_t read(int64_t columns) const {
     return columns >= kLongRow * lanes ? columns + lanes : stage_columns<T>(columns);
   }

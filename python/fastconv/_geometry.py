@@ -101,15 +101,25 @@ def _hint(entries: tuple[Any, ...], axes: int) -> str:
 
 @lru_cache(_CACHED)
 def _conv(
+    axes: int,
     x: Ints,
     w: Ints,
-    stride: Ints,
-    padding: str | tuple[tuple[int, int], ...],
-    dilation: Ints,
+    stride: int | Ints,
+    padding: int | str | tuple[tuple[int, int], ...],
+    dilation: int | Ints,
     groups: int,
     layout: str,
 ) -> tuple[_core.ConvGeometry, Ints]:
-    geometry = _core.ConvGeometry(x, w, stride, padding, dilation, groups, layout)
+    check_layout(layout, axes)
+    geometry = _core.ConvGeometry(
+        x,
+        w,
+        per_axis(stride, "stride", axes),
+        paddings(padding, axes),
+        per_axis(dilation, "dilation", axes),
+        integer(groups, "groups"),
+        layout,
+    )
     return geometry, geometry.output_shape
 
 
@@ -155,39 +165,15 @@ def conv_geometry(
     layout: str,
 ) -> tuple[_core.ConvGeometry, Ints]:
     """The geometry of a convolution of shapes x and w, and the shape of its output."""
-    if (
-        (type(padding) is int or type(padding) is str)
-        and type(stride) is type(dilation) is type(groups) is int
+    if not (
+        (type(stride) is int and type(dilation) is int and type(groups) is int)
+        and (type(padding) is int or type(padding) is str)
         and type(layout) is str
-    ):
-        return _plain_conv(axes, x, w, stride, padding, dilation, groups, layout)
-    return _checked_conv(axes, x, w, stride, padding, dilation, groups, layout)
-
-
-def _checked_conv(
-    axes: int,
-    x: Ints,
-    w: Ints,
-    stride: AxisArgument,
-    padding: PaddingArgument,
-    dilation: AxisArgument,
-    groups: int,
-    layout: str,
-) -> tuple[_core.ConvGeometry, Ints]:
-    check_layout(layout, axes)
-    return _conv(
-        x,
-        w,
-        per_axis(stride, "stride", axes),
-        paddings(padding, axes),
-        per_axis(dilation, "dilation", axes),
-        integer(groups, "groups"),
-        layout,
-    )
-
-
-# For arguments whose types are known: elsewhere 1 equals True and 1.0, which are errors.
-_plain_conv = lru_cache(_CACHED)(_checked_conv)
+    ):  # to the cache True and 1.0 are 1: what is no plain number is checked before
+        check_layout(layout, axes)
+        stride, dilation = per_axis(stride, "stride", axes), per_axis(dilation, "dilation", axes)
+        padding, groups = paddings(padding, axes), integer(groups, "groups")
+    return _conv(axes, x, w, stride, padding, dilation, groups, layout)
 
 
 def transposed_geometry(

@@ -84,6 +84,12 @@ int64_t min_winograd_channels(const ConvShape& s) {
   return s.axis[1].filter == 3 ? std::max<int64_t>(8, winograd_kernels<float>().lanes) : 16;
 }
 
+// Fewer do not pay for transforming the filters; wide vectors multiply more outputs in the same time.
+int64_t min_winograd_outputs(Pass pass) {
+  if (pass == Pass::input) return 16;
+  return pass == Pass::forward && winograd_kernels<float>().lanes >= 16 ? 64 : 48;
+}
+
 }  // namespace
 
 // The ladder: the first rung that holds is taken; the last one always does. Figures: docs/kernels.md.
@@ -102,7 +108,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
   if (float32 && winograd_allowed() && winograd::serves(shape) &&
       std::min(shape.c, shape.k) >= min_winograd_channels(shape) &&
-      shape.n * shape.pixels() >= (pass == Pass::input ? 16 : 48)) {
+      shape.n * shape.pixels() >= min_winograd_outputs(pass)) {
     return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};
   }
   if (pass == Pass::input && shape.group_c() <= 4)

@@ -50,25 +50,25 @@ void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Ten
   }
 }
 
-// The outputs of a block for the filters of one panel. Long filters are cut, so that a part of the panel stays in the
-// cache while all outputs pass; `sums` holds theirs so far.
+// The outputs of a block for the filters of one panel, `width` of them from k on. Long filters are cut, so that a part
+// of the panel stays in the cache while all outputs pass; `sums` holds theirs so far.
 template <class T>
-void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, const T* panel,
-                    const T* bias, bool relu, T* sums, const Tensor<T>& y) {
+void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, int64_t k, int64_t width,
+                    const T* panel, const T* bias, bool relu, T* sums, const Tensor<T>& y) {
   const ConvShape& s = stage.s;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t columns = block.columns.size();
+  const int64_t mr = gemm.mr, nr = gemm.nr, columns = block.columns.size();
   const bool joined = stage.joins(block.rows.size(), columns);
   const int64_t lines = joined ? 1 : block.rows.size();
   // Even: one of one or two pixels takes as long as one of four.
-  const Blocks tiles(joined ? stage.joined(block.rows.size(), columns) : columns, gemm.mr);
+  const Blocks tiles(joined ? stage.joined(block.rows.size(), columns) : columns, mr);
   const Blocks parts(static_cast<int64_t>(stage.cells.size()), gemm.k_block);
   for (int64_t part = 0; part < parts.count; ++part) {
     const Range cells = parts[part];
-    const bool last = part + 1 == parts.count, in_place = last && !joined && y.stride[1] == 1 && k + gemm.nr <= s.k;
+    const bool last = part + 1 == parts.count, in_place = last && !joined && y.stride[1] == 1 && k + width <= s.k;
     const Epilogue<T> epilogue{nullptr, last ? bias : nullptr, last && relu};
     T* sum = sums;
-    for (int64_t i = 0; i < lines * tiles.count; ++i, sum += gemm.mr * gemm.nr) {
+    for (int64_t i = 0; i < lines * tiles.count; ++i, sum += mr * nr) {
       const Range q = tiles[i % tiles.count];
       const int64_t first = i / tiles.count * stage.steps + q.begin;
       const T* patches = staged + first * stage.step;
@@ -78,15 +78,15 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
       };
       alignas(kCacheLine) T tile[kMaxTile];
       T* out = in_place ? output(first) : last ? tile : sum;
-      gemm.tile_scattered(cells.size(), patches, stage.step, stage.cells.data() + cells.begin,
-                          panel + cells.begin * gemm.nr, part == 0 ? nullptr : sum, out,
-                          in_place ? y.stride[4] : gemm.nr, static_cast<int>(q.size()), epilogue, {patches, 0});
+      const auto multiply = width == gemm.lanes ? gemm.tile_scattered_vector : gemm.tile_scattered;
+      multiply(cells.size(), patches, stage.step, stage.cells.data() + cells.begin, panel + cells.begin * width,
+               part == 0 ? nullptr : sum, out, in_place ? y.stride[4] : nr, static_cast<int>(q.size()), epilogue,
+               {patches, 0});
       // A row at a time, without what lies between two.
       for (int64_t at = first, end = first + q.size(); last && !in_place && at < end;) {
         const int64_t next = at / stage.steps * stage.steps + stage.steps, real = next - stage.steps + columns;
         if (at < real) {
-          write_tile(tile + (at - first) * gemm.nr, std::min(end, real) - at, std::min<int64_t>(gemm.nr, s.k - k),
-                     output(at), y);
+          write_tile(tile + (at - first) * nr, std::min(end, real) - at, std::min(width, s.k - k), output(at), y);
         }
         at = next;
       }
@@ -100,29 +100,31 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
                bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
   if (planes_serve(s, x, y)) return correlate_planes(s, x, w, bias, relu, y, workspace_limit);
   const Stage<T> stage(s, unaliased<T>(s.c, s.axis[2].stride));
-  const int nr = gemm_kernels<T>().nr;
-  const int64_t cells = s.c * s.taps(), panels = ceil_div(s.k, static_cast<int64_t>(nr));
-  const std::size_t panel_bytes = array_bytes(panels * nr, cells, sizeof(T));
-  const std::size_t bias_bytes = array_bytes(panels, nr, sizeof(T));
+  const Panels panels(s.k, gemm_kernels<T>().nr, gemm_kernels<T>().lanes, 0);
+  const int64_t cells = s.c * s.taps();
+  const std::size_t panel_bytes = array_bytes(panels.padded(), cells, sizeof(T));
+  const std::size_t bias_bytes = array_bytes(panels.padded(), 1, sizeof(T));
   const Filters<T> filters(s, w, true);
   const std::size_t shared = panel_bytes + bias_bytes;
   const std::size_t sum_bytes = cells > gemm_kernels<T>().k_block ? stage.output_bytes() : 0;
-  const std::size_t own = std::max(sum_bytes + stage.bytes(), filters.scratch_bytes(nr));
+  const std::size_t own = std::max(sum_bytes + stage.bytes(), filters.scratch_bytes(gemm_kernels<T>().nr));
   const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
   const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
   T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
   const auto scratch = [&](int slot) { return shared + static_cast<std::size_t>(slot) * own; };
-  for (int64_t k = 0; k < panels * nr; ++k) biases[k] = bias.data != nullptr && k < s.k ? bias[k] : T(0);
-  parallel_for(panels, threads, [&](int64_t panel, int slot) {
-    filters.pack(packed + panel * nr * cells, nr, {panel * nr, std::min(s.k, (panel + 1) * nr)}, {0, cells},
-                 memory.at<std::byte>(scratch(slot)));
+  for (int64_t k = 0; k < panels.padded(); ++k) biases[k] = bias.data != nullptr && k < s.k ? bias[k] : T(0);
+  parallel_for(panels.count(), threads, [&](int64_t panel, int slot) {
+    filters.pack(packed + panels.first(panel) * cells, static_cast<int>(panels.width(panel)), panels.lanes(panel),
+                 {0, cells}, memory.at<std::byte>(scratch(slot)));
   });
   parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
     const Block block(stage, unit);
     T *sums = memory.at<T>(scratch(slot)), *staged = memory.at<T>(scratch(slot) + sum_bytes);
     fill_stage(stage, block, x, staged);
-    for (int64_t k = 0; k < s.k; k += nr)
-      multiply_panel(stage, block, staged, k, packed + k * cells, biases + k, relu, sums, y);
+    for (int64_t panel = 0; panel < panels.count(); ++panel) {
+      const int64_t k = panels.first(panel);
+      multiply_panel(stage, block, staged, k, panels.width(panel), packed + k * cells, biases + k, relu, sums, y);
+    }
   });
 }
 

@@ -30,27 +30,26 @@ struct Layout {
 
 template <class T>
 Layout make_layout(const Product<T>& p, const ProductCut& cut) {
-  const GemmKernels<T>& kernel = gemm_kernels<T>();
   const int64_t rows = cut.left.padded(), columns = cut.right.padded();
   Layout at;
   const auto take = [](std::size_t& part, std::size_t bytes) { return std::exchange(part, part + bytes); };
   at.left = cut.left_in_place ? 0
             : p.share_left    ? take(at.shared, array_bytes(rows, p.k, sizeof(T)))
-                              : take(at.thread, array_bytes(cut.task_left * kernel.mr, cut.k_block, sizeof(T)));
+                              : take(at.thread, array_bytes(cut.task_left * cut.mr, cut.k_block, sizeof(T)));
   at.right = p.share_right ? take(at.shared, array_bytes(columns, p.k, sizeof(T)))
-                           : take(at.thread, array_bytes(cut.task_right * kernel.nr, cut.k_block, sizeof(T)));
+                           : take(at.thread, array_bytes(cut.task_right * cut.nr, cut.k_block, sizeof(T)));
   at.row_bias = take(at.shared, p.row_bias.data == nullptr ? 0 : array_bytes(rows, 1, sizeof(T)));
   at.col_bias = take(at.shared, p.col_bias.data == nullptr ? 0 : array_bytes(columns, 1, sizeof(T)));
-  at.row_offsets = take(at.thread, array_bytes(cut.task_left, kernel.mr, sizeof(int64_t)));
-  at.col_offsets = take(at.thread, array_bytes(cut.task_right, kernel.nr, sizeof(int64_t)));
+  at.row_offsets = take(at.thread, array_bytes(cut.task_left, cut.mr, sizeof(int64_t)));
+  at.col_offsets = take(at.thread, array_bytes(cut.task_right, cut.nr, sizeof(int64_t)));
   // The sums so far: a task's own, or, where k is cut into parts, one for each part.
-  const std::size_t tile = static_cast<std::size_t>(kernel.mr * kernel.nr) * sizeof(T);
+  const std::size_t tile = static_cast<std::size_t>(cut.mr * cut.nr) * sizeof(T);
   if (cut.parts > 1) {
     at.partial = take(at.shared, array_bytes(cut.parts * cut.left.count(), cut.right.count(), tile));
   } else if (cut.k_blocks > 1) {
     at.partial = take(at.thread, array_bytes(cut.task_left, cut.task_right, tile));
   }
-  at.scratch = take(at.thread, std::max(p.left->scratch_bytes(kernel.mr), p.right->scratch_bytes(kernel.nr)));
+  at.scratch = take(at.thread, std::max(p.left->scratch_bytes(cut.mr), p.right->scratch_bytes(cut.nr)));
   return at;
 }
 
@@ -88,14 +87,14 @@ class Task {
     packed_right_ = reinterpret_cast<T*>((product.share_right ? shared : own) + layout.right);
     if (cut.left_in_place) left_data_ = product.left->in_place({0, product.m});
     by_rows_ = cut.left_in_place && left_data_.k_stride == 1;
-    left_stride_ = by_rows_ ? left_data_.lane_stride : cut.left_in_place ? left_data_.k_stride : kernel_.mr;
+    left_stride_ = by_rows_ ? left_data_.lane_stride : cut.left_in_place ? left_data_.k_stride : cut.mr;
     row_bias_ = product.row_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.row_bias);
     col_bias_ = product.col_bias.data == nullptr ? nullptr : reinterpret_cast<const T*>(shared + layout.col_bias);
     row_offsets_ = reinterpret_cast<int64_t*>(own + layout.row_offsets);
     col_offsets_ = reinterpret_cast<int64_t*>(own + layout.col_offsets);
     if (cut.parts > 1) {
       const int64_t tile = (part * cut.left.count() + left.begin) * cut.right.count() + right.begin;
-      partial_ = reinterpret_cast<T*>(shared + layout.partial) + tile * kernel_.mr * kernel_.nr;
+      partial_ = reinterpret_cast<T*>(shared + layout.partial) + tile * cut.mr * cut.nr;
       partial_row_ = cut.right.count();
     } else {
       partial_ = reinterpret_cast<T*>(own + layout.partial);
@@ -113,7 +112,7 @@ class Task {
       if (!product_.share_left && !cut_.left_in_place)
         pack_panels(*product_.left, cut_.left, left_, k, packed_left_, scratch_);
       if (!product_.share_right) pack_right(k);
-      const int64_t left_block = kLeftRows / kernel_.mr;
+      const int64_t left_block = kLeftRows / cut_.mr;
       for (int64_t first = left_.begin; first < left_.end; first += left_block) {
         const Range left{first, std::min(left_.end, first + left_block)};
         fetch_ahead(left, k);
@@ -132,7 +131,7 @@ class Task {
   // A whole right panel where it lies, if its first tile is to pack it.
   Strided<T> right_in_place(int64_t j) const {
     const Range columns = cut_.right.lanes(j);
-    if (product_.share_right || by_rows_ || columns.size() < kernel_.nr) return {};
+    if (product_.share_right || by_rows_ || columns.size() < cut_.nr) return {};
     const Strided<T> panel = product_.right->in_place(columns);
     return panel.lane_stride == 1 ? panel : Strided<T>{};
   }
@@ -149,7 +148,7 @@ class Task {
   // Panels lie [block of k][panel][k][width]; those that a task packs for itself, one block at a time.
   const T* left_panel(int64_t i, Range k) const {
     if (cut_.left_in_place)
-      return left_data_.data + i * kernel_.mr * left_data_.lane_stride + k.begin * left_data_.k_stride;
+      return left_data_.data + i * cut_.mr * left_data_.lane_stride + k.begin * left_data_.k_stride;
     return packed_left_ + before(cut_.left, i, left_.begin, product_.share_left, k);
   }
   T* right_panel(int64_t j, Range k) const {
@@ -165,18 +164,17 @@ class Task {
   void fetch_ahead(Range left, Range k) {
     const bool follow = by_rows_ ? left_data_.lane_stride == k.size() : product_.share_left && !cut_.left_in_place;
     ahead_ = {product_.result, 0};
-    if (follow) ahead_ = {left_panel(left.end, k), ceil_div(static_cast<int64_t>(kernel_.mr), right_.size())};
+    if (follow) ahead_ = {left_panel(left.end, k), ceil_div(static_cast<int64_t>(cut_.mr), right_.size())};
   }
 
   typename GemmKernels<T>::Tile tile_kernel(int width) const {
-    if (width == 1) return kernel_.tile_column_unpacked;
-    if (width == kernel_.lanes) return by_rows_ ? kernel_.tile_vector_unpacked : kernel_.tile_vector;
-    return by_rows_ ? kernel_.tile_unpacked : kernel_.tile;
+    if (by_rows_) return kernel_.tiles_by_rows[width / kernel_.lanes];
+    return width == kernel_.lanes ? kernel_.tile_vector : kernel_.tile;
   }
 
   // The tiles of one right panel with some left ones.
   void column(int64_t j, Range left, Range k, int64_t block) {
-    const int mr = kernel_.mr, nr = kernel_.nr;
+    const int mr = cut_.mr, nr = cut_.nr;
     const auto cols = static_cast<int>(cut_.right.lanes(j).size()), width = static_cast<int>(cut_.right.width(j));
     const int64_t* col_offsets = col_offsets_ + cut_.right.first(j) - cut_.right.first(right_.begin);
     const bool contiguous = width == 1 || (cols == width && uniform_step(col_offsets, cols) == 1);
@@ -221,7 +219,7 @@ class Task {
 
   // One tile: the sum of its parts, in order, to the result.
   void add_tile_parts(int64_t i, int64_t j) {
-    const int mr = kernel_.mr, nr = kernel_.nr;
+    const int mr = cut_.mr, nr = cut_.nr;
     const int rows = static_cast<int>(std::min<int64_t>(mr, product_.m - i * mr));
     const auto cols = static_cast<int>(cut_.right.lanes(j).size());
     const int64_t part_size = cut_.left.count() * cut_.right.count() * mr * nr;
@@ -246,12 +244,12 @@ class Task {
       } while (end < cols && col_offsets[end] - col_offsets[end - 1] == step);
       T* out = product_.result + row_offsets[0] + col_offsets[begin];
       if (row_step && (step == 1 || step == 2)) {
-        kernel_.copy_rows(out, *row_step, step, tile + begin, kernel_.nr, 1, rows, end - begin);
+        kernel_.copy_rows(out, *row_step, step, tile + begin, cut_.nr, 1, rows, end - begin);
         continue;
       }
       for (int row = 0; row < rows; ++row) {
         for (int col = begin; col < end; ++col) {
-          product_.result[row_offsets[row] + col_offsets[col]] = tile[row * kernel_.nr + col];
+          product_.result[row_offsets[row] + col_offsets[col]] = tile[row * cut_.nr + col];
         }
       }
     }
@@ -289,10 +287,10 @@ void pack_shared(const Product<T>& p, const ProductCut& cut, const Layout& layou
 }  // namespace
 
 Panels::Panels(int64_t extent, int64_t width, int64_t vector, int64_t singles)
-    : extent_(extent), width_(width), vector_(vector), singles_(extent % vector <= singles ? extent % vector : 0) {
-  const int64_t vectors = ceil_div(extent - singles_, vector), of_panel = width / vector;
-  whole_ = vectors / of_panel;
-  vectors_ = vectors % of_panel;
+    : extent_(extent), width_(width), singles_(extent % vector <= singles ? extent % vector : 0) {
+  const int64_t lanes = ceil_div(extent - singles_, vector) * vector;
+  whole_ = lanes / width;
+  rest_ = lanes % width;
 }
 
 void Lattice::offsets(Range lanes, int64_t* out) const {
@@ -337,26 +335,28 @@ ProductCut cut_product(const Product<T>& p) {
   const bool few_columns = p.n <= kFewColumns * kernel.nr;
   cut.left_in_place = left.data != nullptr && (few_columns || (p.share_right && left.k_stride == 1));
   const bool by_rows = cut.left_in_place && left.k_stride == 1;
-  cut.left = Panels(p.m, kernel.mr);
-  cut.right = Panels(p.n, kernel.nr, kernel.lanes, by_rows ? kernel.lanes / 4 : 0);
+  cut.mr = by_rows ? kernel.rows_mr : kernel.mr;
+  cut.nr = by_rows ? kernel.rows_nr : kernel.nr;
+  cut.left = Panels(p.m, cut.mr);
+  cut.right = Panels(p.n, cut.nr, kernel.lanes, by_rows ? kernel.lanes / 4 : 0);
   const int64_t left_panels = cut.left.count(), right_panels = cut.right.count();
   const int64_t fitting = kRightBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, cut.right.padded());
   const Blocks k(p.k, by_rows && p.share_right ? std::max(kernel.k_block, fitting) : kernel.k_block);
   cut.k_block = k.size;
   cut.k_blocks = k.count;
   cut.parts = 1;
-  const int64_t task_rows = kTaskRows / kernel.mr;
+  const int64_t task_rows = kTaskRows / cut.mr;
   if (!p.share_left && !p.share_right) {
     // Both operands are packed by each task: large blocks of the result, and parts of k for the rest of the tasks.
     const Blocks columns(right_panels, kTaskColumns);
-    cut.task_left = Blocks(left_panels, columns.count < kMinTasks ? task_rows : kTallRows / kernel.mr).size;
+    cut.task_left = Blocks(left_panels, columns.count < kMinTasks ? task_rows : kTallRows / cut.mr).size;
     cut.task_right = columns.size;
     const int64_t tasks = ceil_div(left_panels, cut.task_left) * ceil_div(right_panels, cut.task_right);
     const int64_t wanted = std::min(cut.k_blocks, ceil_div(kMinTasks, tasks));
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
   } else if (p.share_left) {
     // Patches take long to pack: no two tasks pack the same ones, where they are enough for all.
-    const bool in_place = p.right->in_place({0, std::min<int64_t>(p.n, kernel.nr)}).data != nullptr;
+    const bool in_place = p.right->in_place({0, std::min<int64_t>(p.n, cut.nr)}).data != nullptr;
     const int64_t even =
         in_place ? ceil_div(right_panels, kMinTasks / 2) : std::max<int64_t>(1, right_panels / kMinTasks);
     cut.task_right = Blocks(right_panels, std::min(kTaskColumns, even)).size;

@@ -19,9 +19,9 @@
 
 namespace fastconv::cpu {
 
-inline constexpr int kMaxWidth = 32;             // lanes of the widest panel
-inline constexpr int kMaxTile = 14 * kMaxWidth;  // elements of the largest tile
-inline constexpr double kSerialFlops = 1e6;      // below this, a second thread costs more than it saves
+inline constexpr int kMaxWidth = 64;         // lanes of the widest panel
+inline constexpr int kMaxTile = 448;         // elements of the largest tile
+inline constexpr double kSerialFlops = 1e6;  // below this, a second thread costs more than it saves
 
 // Lane i of row k is data[i * lane_stride + k * k_stride].
 template <class T>
@@ -78,7 +78,7 @@ struct Product {
   bool relu = false;
 };
 
-// The panels of an operand's lanes: whole ones and, where `vector` is given, at the end perhaps one of a single vector,
+// The panels of an operand's lanes: whole ones and, where `vector` is given, at the end perhaps one of fewer vectors,
 // and up to `singles` single lanes, so that an extent just beyond some panels does not cost another.
 class Panels {
  public:
@@ -86,22 +86,23 @@ class Panels {
   Panels(int64_t extent, int64_t width) : extent_(extent), width_(width), whole_(ceil_div(extent, width)) {}
   Panels(int64_t extent, int64_t width, int64_t vector, int64_t singles);
 
-  int64_t count() const { return whole_ + vectors_ + singles_; }
-  int64_t width(int64_t i) const { return i < whole_ ? width_ : i < whole_ + vectors_ ? vector_ : 1; }
+  int64_t count() const { return before_singles() + singles_; }
+  int64_t width(int64_t i) const { return i < whole_ ? width_ : i < before_singles() ? rest_ : 1; }
   // Lanes before panel i, padding included.
-  int64_t first(int64_t i) const {
-    return i <= whole_ ? i * width_ : whole_ * width_ + vectors_ * vector_ + i - whole_ - vectors_;
-  }
+  int64_t first(int64_t i) const { return i <= whole_ ? i * width_ : whole_ * width_ + rest_ + i - before_singles(); }
   int64_t padded() const { return first(count()); }
   Range lanes(Range panels) const { return {first(panels.begin), std::min(extent_, first(panels.end))}; }
   Range lanes(int64_t i) const { return lanes({i, i + 1}); }
 
  private:
-  int64_t extent_ = 0, width_ = 1, whole_ = 0, vector_ = 1, vectors_ = 0, singles_ = 0;
+  int64_t before_singles() const { return whole_ + (rest_ > 0 ? 1 : 0); }
+
+  int64_t extent_ = 0, width_ = 1, whole_ = 0, rest_ = 0, singles_ = 0;  // rest: the width of the last one
 };
 
 // How a product is cut; a function of its extents alone, so that every thread count gives the same bits.
 struct ProductCut {
+  int mr, nr;                     // of a tile
   Panels left, right;             // of the whole result
   int64_t task_left, task_right;  // panels of a task
   int64_t k_block, k_blocks;

@@ -24,7 +24,7 @@ namespace fastconv::cpu::implicit {
 namespace {
 
 constexpr int64_t kFewPixels = 256;  // whose patches stay in the second-level cache
-constexpr double kPixelsPerFilter = 0.35;
+constexpr double kPixelsPerFilter = 0.35, kPatchesPerFilter = 0.8;  // of one cell, of more
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.
 template <class T>
@@ -203,8 +203,8 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
 }  // namespace
 
 bool few_pixels(const ConvShape& s) {
-  return s.n * s.pixels() <=
-         std::min(kFewPixels, static_cast<int64_t>(kPixelsPerFilter * static_cast<double>(s.group_k())));
+  const double per_filter = s.taps() > 1 ? kPatchesPerFilter : kPixelsPerFilter;
+  return s.n * s.pixels() <= std::min(kFewPixels, static_cast<int64_t>(per_filter * static_cast<double>(s.group_k())));
 }
 
 template <class T>

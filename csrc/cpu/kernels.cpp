@@ -36,18 +36,26 @@ double fma(int64_t rounds) {
   return 2.0 * kChains * kLanes<T> * static_cast<double>(rounds);
 }
 
+// Null where registers are too few for so many vectors.
+template <class T, int kColumns>
+constexpr typename GemmKernels<T>::Tile by_rows() {
+  if constexpr (kColumns <= kRowsVectors) return tile<T, kColumns, LeftLayout::kByRows>;
+  return nullptr;
+}
 template <class T>
 constexpr GemmKernels<T> kGemm{kMr,
                                kNr<T>,
                                kLanes<T>,
+                               kRowsMr,
+                               kRowsNr<T>,
                                kBlockBytes / sizeof(T),
-                               tile<T, kVectors, true>,
-                               tile<T, kVectors, false>,
-                               tile<T, 1, true>,
-                               tile<T, 1, false>,
-                               tile_column<T>,
+                               tile<T, kVectors, LeftLayout::kByK>,
+                               tile<T, 1, LeftLayout::kByK>,
+                               tile<T, kVectors, LeftLayout::kPitched>,
+                               {tile_column<T>, by_rows<T, 1>(), by_rows<T, 2>(), by_rows<T, 3>(), by_rows<T, 4>()},
+                               tile_scattered<T, kVectors>,
+                               tile_scattered<T, 1>,
                                tile_packing<T>,
-                               tile_scattered<T>,
                                tile_planes<T>,
                                dot<T>,
                                kDotRows,

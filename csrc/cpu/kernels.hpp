@@ -28,10 +28,14 @@ struct Ahead {
   int64_t step;
 };
 
+inline constexpr int64_t kRowPitch = 64;
+inline constexpr int kMaxRowsVectors = 4;
+
 template <class T>
 struct GemmKernels {
-  int mr, nr, lanes;  // nr is two vectors
-  int64_t k_block;    // the longest run of k that a tile should sum at once
+  int mr, nr, lanes;     // nr is two vectors
+  int rows_mr, rows_nr;  // of tiles whose left operand lies by rows; rows_nr is up to kMaxRowsVectors vectors
+  int64_t k_block;       // the longest run of k that a tile should sum at once
 
   // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *
   // b_stride + j]: of panels, if the strides are mr and nr. `init` (rows nr apart) may be null: zero. `ahead` goes to
@@ -39,19 +43,22 @@ struct GemmKernels {
   using Tile = void (*)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
                         int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead);
   Tile tile;
-  // The same with rows that are contiguous along k: row i of k is a[i * a_stride + k].
-  Tile tile_unpacked;
   // The same for panels of one vector.
-  Tile tile_vector, tile_vector_unpacked;
-  // As tile_unpacked, of one column [k].
-  Tile tile_column_unpacked;
+  Tile tile_vector;
+  // As tile with rows that are contiguous along k, kRowPitch apart: row i of k is a[i * kRowPitch + k].
+  Tile tile_pitched;
+  // With rows that are any stride apart, a[i * a_stride + k], up to rows_mr of them, and rows_nr from one row of `init`
+  // to the next. tiles_by_rows[v] takes panels of v vectors, up to rows_nr; [0] one column [k].
+  Tile tiles_by_rows[kMaxRowsVectors + 1];
+  // As tile and tile_vector with rows and k scattered: row i of k is a[i * a_stride + offsets[k]].
+  using ScatteredTile = void (*)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b,
+                                 const T* init, T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue,
+                                 const Ahead<T>& ahead);
+  ScatteredTile tile_scattered, tile_scattered_vector;
   // As tile, of a right operand that is not packed yet: its rows go to the panel on the way, so that packing needs no
   // pass of its own, and what follows in them, for the panels beside it, to the cache.
   void (*tile_packing)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, T* panel, const T* init,
                        T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue);
-  // As tile_unpacked with k scattered: row i of k is a[i * a_stride + offsets[k]].
-  void (*tile_scattered)(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const T* init,
-                         T* out, int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead);
   // Outputs of a plane as lanes: vector v < 2 of k is b[v * b_next + offsets[k]], the left operand as in tile. Of the
   // vectors `lanes` are written, row i to out[v * out_next + i * out_stride].
   void (*tile_planes)(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_next, const int32_t* offsets,

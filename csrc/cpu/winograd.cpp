@@ -81,15 +81,12 @@ void copy_bias(const Vector<const T>& bias, int64_t filters, int64_t count, T* o
 template <class T>
 void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
                     bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
-  const TilesPlan<T> plan(s, gemm_kernels<T>().mr);
-  const int64_t nr = plan.gemm.nr, part = s.c * nr;
+  const TilesPlan<T> plan(s, gemm_kernels<T>().rows_mr);
   const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
   const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
   T *u = memory.at<T>(0), *biases = memory.at<T>(plan.bias);
-  copy_bias(bias, s.k, plan.filters, biases);
-  parallel_for(plan.panels, threads, [&](int64_t panel, int) {
-    transform_filters(s, plan.grid, w, panel, {0, s.c}, u + panel * part, plan.panels * part);
-  });
+  copy_bias(bias, s.k, plan.panels.padded(), biases);
+  make_filters(plan, s, w, threads, u);
   parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
     const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
     T *v = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
@@ -98,24 +95,22 @@ void fprop_by_tiles(const ConvShape& s, const Tensor<const T>& x, const Tensor<c
       transform_inputs(s, plan.grid, x, run, stage, plan.v_stride,
                        [&](int64_t c, int64_t t) { return v + (run.first + t) * plan.channels + c; });
     });
-    for (int64_t p = 0; p < plan.panels; p += plan.kFilterPanels) {
-      const Range panels{p, std::min(plan.panels, p + plan.kFilterPanels)};
+    plan.for_each_pass([&](Range panels, Range filters) {
       multiply_panels(plan, s, tiles.size(), panels, u, v, m);
-      transform_outputs(s, plan.grid, tiles, {panels.begin * nr, panels.end * nr}, m, plan.m_stride,
-                        plan.kFilterPanels * nr, biases, relu, stage, y);
-    }
+      transform_outputs(s, plan.grid, tiles, filters, m, plan.m_stride, plan.width, biases, relu, stage, y);
+    });
   });
 }
 
 // Large filters, or few tiles: u, which would be written to memory and read back, never exists. For a block of tiles
 // whose v all threads share, each task transforms the filters of one panel, some channels at a time, and multiplies
-// them at once: u[element][channel][nr], m[element][tile][nr]. So many channels of v lie side by side, since all tasks
-// stream them from the last-level cache: v[element][some channels][tile][channel].
+// them at once: u[element][channel][nr], m[element][tile][nr]. As many channels of v lie side by side, since all tasks
+// stream them from the last-level cache, and always so far apart: v[element][some channels][tile][kRowPitch].
 template <class T>
 struct FiltersPlan {
   static constexpr int64_t kInputs = 9 << 20;      // bytes of v: what the last-level cache holds
   static constexpr int64_t kProducts = 900 << 10;  // bytes of m
-  static constexpr int64_t kChannels = 64;         // of u
+  static constexpr int64_t kChannels = kRowPitch;  // of u
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t lanes = winograd_kernels<T>().lanes;
   TileGrid grid;
@@ -126,7 +121,7 @@ struct FiltersPlan {
 
   explicit FiltersPlan(const ConvShape& s)
       : grid(s),
-        channels(ceil_div(s.c, lanes) * lanes),
+        channels(ceil_div(s.c, kChannels) * kChannels),
         panels(ceil_div(s.k, static_cast<int64_t>(gemm.nr))),
         blocks(grid.count, std::min(kInputs / channels, kProducts / gemm.nr) /
                                (grid.elements() * static_cast<int64_t>(sizeof(T)))) {
@@ -140,11 +135,7 @@ struct FiltersPlan {
     stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
     thread = stage + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T));
   }
-  // From one tile of v to the next, where channel c is.
-  int64_t row(int64_t c) const { return std::min(kChannels, channels - c / kChannels * kChannels); }
-  int64_t at(int64_t tile, int64_t c) const {
-    return c / kChannels * kChannels * blocks.size + tile * row(c) + c % kChannels;
-  }
+  int64_t at(int64_t tile, int64_t c) const { return (c / kChannels * blocks.size + tile) * kChannels + c % kChannels; }
 };
 
 // m += v u over some channels, or = for the first ones.
@@ -152,15 +143,14 @@ template <class T>
 void multiply_channels(const FiltersPlan<T>& plan, int64_t tiles, Range channels, const T* v, const T* u, T* m) {
   const int64_t nr = plan.gemm.nr;
   const Blocks rows(tiles, plan.gemm.mr);
-  const int64_t stride = plan.row(channels.begin);
   for (int64_t e = 0; e < plan.grid.elements(); ++e) {
     for (int64_t block = 0; block < rows.count; ++block) {
       const Range row = rows[block];
       const T* a = v + e * plan.v_stride + plan.at(row.begin, channels.begin);
       T* out = m + e * plan.m_stride + row.begin * nr;
-      plan.gemm.tile_unpacked(channels.size(), a, stride, u + e * plan.u_stride, nr,
-                              channels.begin == 0 ? nullptr : out, out, nr, static_cast<int>(row.size()), {},
-                              {a + rows.size * stride, rows.size});
+      plan.gemm.tile_pitched(channels.size(), a, kRowPitch, u + e * plan.u_stride, nr,
+                             channels.begin == 0 ? nullptr : out, out, nr, static_cast<int>(row.size()), {},
+                             {a + rows.size * kRowPitch, rows.size});
     }
   }
 }
@@ -179,7 +169,7 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
   };
   for (int64_t block = 0; block < plan.blocks.count; ++block) {
     const Range tiles = plan.blocks[block];
-    parallel_for(plan.channels / plan.lanes, threads, [&](int64_t vector, int slot) {
+    parallel_for(ceil_div(s.c, plan.lanes), threads, [&](int64_t vector, int slot) {
       const int64_t first = vector * plan.lanes;
       ConvShape part = s;
       part.c = std::min(plan.lanes, s.c - first);
@@ -192,7 +182,7 @@ void fprop_by_filters(const ConvShape& s, const Tensor<const T>& x, const Tensor
       T *u = own(slot, 0), *m = own(slot, plan.m);
       for (int64_t c = 0; c < s.c; c += plan.kChannels) {
         const Range channels{c, std::min(s.c, c + plan.kChannels)};
-        transform_filters(s, plan.grid, w, panel, channels, u, plan.u_stride);
+        transform_filters(s, plan.grid, w, panel * nr, nr, channels, u, plan.u_stride);
         multiply_channels(plan, tiles.size(), channels, v, u, m);
       }
       transform_outputs(s, plan.grid, tiles, {panel * nr, (panel + 1) * nr}, m, plan.m_stride, nr, biases, relu,

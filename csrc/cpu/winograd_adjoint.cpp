@@ -21,21 +21,18 @@ class Adjoint {
 
   bool serves() const {
     const int64_t tiles = ceil_div(s_.axis[1].in, grid_.tile) * ceil_div(s_.axis[2].in, grid_.tile);
-    return TilesPlan<T>::small_filters(s_) && s_.n >= TilesPlan<T>::kMinTasks && grid_.count >= kMinTiles &&
+    return TilesPlan<T>::small_filters(s_) && s_.n >= kMinImages && grid_.count >= kMinTiles &&
            rows() * columns() <= kMaxStage && 4 * grid_.rows * grid_.columns <= 3 * tiles;
   }
 
   void run(const Tensor<const T>& dy, Tensor<const T> w, const Tensor<T>& dx, std::size_t workspace_limit) const {
     const TilesPlan<T> plan(swapped_, grid_.rows * grid_.columns,
                             std::max(rows() * columns(), kStageRows * kStageColumns));
-    const int64_t nr = plan.gemm.nr, part = s_.k * nr;
     const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
     const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
     T* u = memory.at<T>(0);
     std::swap(w.stride[0], w.stride[1]);
-    parallel_for(plan.panels, threads, [&](int64_t panel, int) {
-      transform_filters(swapped_, grid_, w, panel, {0, s_.k}, u + panel * part, plan.panels * part);
-    });
+    make_filters(plan, swapped_, w, threads, u);
     parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
       const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
       T *e = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
@@ -44,23 +41,21 @@ class Adjoint {
         transform_gradients(s_, grid_, dy, run, stage, plan.v_stride,
                             [&](int64_t k, int64_t t) { return e + (run.first + t) * plan.channels + k; });
       });
-      for (int64_t p = 0; p < plan.panels; p += plan.kFilterPanels) {
-        const Range panels{p, std::min(plan.panels, p + plan.kFilterPanels)};
+      plan.for_each_pass([&](Range panels, Range channels) {
         multiply_panels(plan, swapped_, tiles.size(), panels, u, e, m);
-        for (int64_t c = panels.begin * nr; c < std::min(s_.c, panels.end * nr); c += lanes_) {
+        for (int64_t c = channels.begin; c < channels.end; c += lanes_) {
           for (int64_t t = 0; t < tiles.size(); t += plan.unit) {
-            add_tiles(m + t * plan.kFilterPanels * nr + (c - panels.begin * nr), plan.kFilterPanels * nr, plan.m_stride,
-                      stage);
+            add_tiles(m + t * plan.width + c - channels.begin, plan.width, plan.m_stride, stage);
             write((tiles.begin + t) / plan.unit, c, stage, dx);
           }
         }
-      }
+      });
     });
   }
 
  private:
   static constexpr int64_t kMaxStage = 1024;  // cells
-  static constexpr int64_t kMinTiles = 32;
+  static constexpr int64_t kMinTiles = 32, kMinImages = 8;
 
   int64_t rows() const { return (grid_.rows - 1) * grid_.tile + grid_.span(); }
   int64_t columns() const { return (grid_.columns - 1) * grid_.tile + grid_.span(); }

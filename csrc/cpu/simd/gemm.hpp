@@ -10,10 +10,13 @@ namespace {
 // 28 + 3 of 32, or 12 + 3 of 16. Longer blocks of k would reload the sums less often; but 6 rows are done with a vector
 // of b so soon that its panel must stay in a first-level cache of 32 KB, beside a's. 14 leave time to stream it from
 // the second-level one.
+//
+// A left operand by rows makes tiles of fewer rows and more vectors: its addresses have an index, a multiply-add with
+// such an operand counts as two instructions, and so each element should be read once for as many as can be.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMr = 14, kBlockBytes = 2048;
+constexpr int kMr = 14, kBlockBytes = 2048, kRowsMr = 6, kRowsVectors = 4;
 #else
-constexpr int kMr = 6, kBlockBytes = 1536;
+constexpr int kMr = 6, kBlockBytes = 1536, kRowsMr = 6, kRowsVectors = 2;
 #endif
 constexpr int kVectors = 2;
 constexpr int kSecondLevel = 2;  // __builtin_prefetch's locality of that cache
@@ -22,13 +25,16 @@ constexpr int kFetchedBytes = 4 * kLineBytes;  // ahead, in the rows of an opera
 template <class T>
 constexpr int kNr = kVectors * kLanes<T>;
 
+template <class T>
+constexpr int kRowsNr = kRowsVectors * kLanes<T>;
+
 template <class T, int kRows, int kColumns>
-[[gnu::always_inline]] inline void tile_init(Vector<T> (&c)[kRows][kColumns], const T* init) {
+[[gnu::always_inline]] inline void tile_init(Vector<T> (&c)[kRows][kColumns], const T* init, int64_t stride) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v)
-      c[i][v] = init != nullptr ? load(init + i * kNr<T> + v * kLanes<T>) : Vector<T>{};
+      c[i][v] = init != nullptr ? load(init + i * stride + v * kLanes<T>) : Vector<T>{};
   }
 }
 
@@ -39,7 +45,7 @@ template <class T, int kRows, int kColumns>
   constexpr int kLine = kLineBytes / sizeof(T), kWidth = kColumns * kLanes<T>;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int at = 2 * kWidth - 1; at >= kWidth; at -= kLine) __builtin_prefetch(out + i * out_stride + at, 1);
   }
 }
@@ -68,17 +74,18 @@ template <class T, bool kIndexed, int kRows, int kColumns, class Left, class Rig
 [[gnu::always_inline]] inline void tile_sum(int64_t k, Vector<T> (&c)[kRows][kColumns], Left left, Right right) {
   const auto add = [&](int64_t j) __attribute__((always_inline)) {
     Vector<T> b[kColumns];
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v) b[v] = right(j, v);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const T* a = left(j, i);
       c[i][0] += *a * b[0];
-      if constexpr (kColumns == 2) {
+#pragma GCC unroll 3
+      for (int v = 1; v < kColumns; ++v) {
         if (!kIndexed && i % 2 == 0) {
-          add_broadcast<T>(c[i][1], a, b[1]);
+          add_broadcast<T>(c[i][v], a, b[v]);
         } else {
-          c[i][1] += *a * b[1];
+          c[i][v] += *a * b[v];
         }
       }
     }
@@ -94,7 +101,7 @@ template <class T, bool kIndexed, int kRows, int kColumns, class Left, class Rig
 
 template <class T, int kRows, int kColumns>
 [[gnu::always_inline]] inline void tile_finish(Vector<T> (&c)[kRows][kColumns], const Epilogue<T>& epilogue) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
   for (int v = 0; v < kColumns; ++v) {
     if (epilogue.row_bias != nullptr) {
 #pragma GCC unroll 16
@@ -116,7 +123,7 @@ template <class T, int kRows, int kColumns>
 [[gnu::always_inline]] inline void tile_store(const Vector<T> (&c)[kRows][kColumns], T* out, int64_t out_stride) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < kColumns; ++v) store<T>(out + i * out_stride + v * kLanes<T>, c[i][v]);
   }
 }
@@ -136,16 +143,22 @@ class LeftRows {
   int64_t stride_;
 };
 
-// The left operand lies by k, as in a panel, or by rows.
-template <class T, int kRows, int kColumns, bool kByK>
+// How the left operand lies: by k, as in a panel, or by rows, kRowPitch or any stride apart.
+enum class LeftLayout { kByK, kPitched, kByRows };
+
+template <class T, int kRows, int kColumns, LeftLayout kLeft>
 void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
                int64_t out_stride, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
   fetch_next<T, kRows, kColumns>(out, out_stride);
   Vector<T> c[kRows][kColumns];
-  tile_init<T>(c, init);
+  tile_init<T>(c, init, kLeft == LeftLayout::kByRows ? kRowsNr<T> : kNr<T>);
   const LeftRows<T, kRows> rows(a, a_stride);
-  tile_sum<T, !kByK>(
-      k, c, [&](int64_t j, int i) { return kByK ? a + j * a_stride + i : rows[i] + j; },
+  tile_sum<T, kLeft == LeftLayout::kByRows>(
+      k, c,
+      [&](int64_t j, int i) {
+        if constexpr (kLeft == LeftLayout::kByK) return a + j * a_stride + i;
+        return kLeft == LeftLayout::kPitched ? a + i * kRowPitch + j : rows[i] + j;
+      },
       [&, next = ahead.data, step = ahead.step](int64_t j, int vector) mutable {
         if (vector == 0) {
           __builtin_prefetch(next, 0, kSecondLevel);
@@ -157,13 +170,13 @@ void tile_rows(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_st
   tile_store<T>(c, out, out_stride);
 }
 
-template <class T, int kColumns, bool kByK, int kRows = kMr>
+template <class T, int kColumns, LeftLayout kLeft, int kRows = kLeft == LeftLayout::kByRows ? kRowsMr : kMr>
 void tile(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_stride, const T* init, T* out,
           int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
   if (rows == kRows)
-    return tile_rows<T, kRows, kColumns, kByK>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue, ahead);
+    return tile_rows<T, kRows, kColumns, kLeft>(k, a, a_stride, b, b_stride, init, out, out_stride, epilogue, ahead);
   if constexpr (kRows > 1)
-    tile<T, kColumns, kByK, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue, ahead);
+    tile<T, kColumns, kLeft, kRows - 1>(k, a, a_stride, b, b_stride, init, out, out_stride, rows, epilogue, ahead);
 }
 
 // One column of a product whose left operand lies by rows: a vector of k at a time, its lanes added at the end.
@@ -184,7 +197,7 @@ void column_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* i
 #pragma GCC unroll 16
   for (int first = 0; first < kRows; first += kL) store<T>(sums + first, lane_sums<T>(c + first));
   for (int i = 0; i < kRows; ++i) {
-    T sum = sums[i] + (init != nullptr ? init[i * kNr<T>] : 0);
+    T sum = sums[i] + (init != nullptr ? init[i * kRowsNr<T>] : 0);
     if (epilogue.row_bias != nullptr) sum += epilogue.row_bias[i];
     if (epilogue.col_bias != nullptr) sum += *epilogue.col_bias;
     out[i * out_stride] = epilogue.relu && sum < 0 ? 0 : sum;
@@ -194,9 +207,9 @@ void column_rows(int64_t k, const T* a, int64_t a_stride, const T* b, const T* i
 template <class T>
 void tile_column(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t, const T* init, T* out,
                  int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>&) {
-  if (rows == kMr) return column_rows<T, kMr>(k, a, a_stride, b, init, out, out_stride, epilogue);
+  if (rows == kRowsMr) return column_rows<T, kRowsMr>(k, a, a_stride, b, init, out, out_stride, epilogue);
   for (int i = 0; i < rows; ++i) {
-    const T *first = init != nullptr ? init + i * kNr<T> : nullptr,
+    const T *first = init != nullptr ? init + i * kRowsNr<T> : nullptr,
             *bias = epilogue.row_bias != nullptr ? epilogue.row_bias + i : nullptr;
     column_rows<T, 1>(k, a + i * a_stride, a_stride, b, first, out + i * out_stride, out_stride,
                       {bias, epilogue.col_bias, epilogue.relu});
@@ -214,7 +227,7 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
   constexpr int kL = kLanes<T>;
   fetch_next<T, kRows, kVectors>(out, out_stride);
   Vector<T> c[kRows][kVectors];
-  tile_init<T>(c, init);
+  tile_init<T>(c, init, kNr<T>);
   tile_sum<T, false>(
       k, c, [&](int64_t j, int i) { return a + j * a_stride + i; },
       [&](int64_t j, int vector) {
@@ -228,16 +241,16 @@ void tile_packing(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b
   tile_store<T>(c, out, out_stride);
 }
 
-template <class T, int kRows = kMr>
+template <class T, int kColumns, int kRows = kMr>
 void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offsets, const T* b, const T* init, T* out,
                     int64_t out_stride, int rows, const Epilogue<T>& epilogue, const Ahead<T>& ahead) {
   if (rows != kRows) {
     if constexpr (kRows > 1)
-      tile_scattered<T, kRows - 1>(k, a, a_stride, offsets, b, init, out, out_stride, rows, epilogue, ahead);
+      tile_scattered<T, kColumns, kRows - 1>(k, a, a_stride, offsets, b, init, out, out_stride, rows, epilogue, ahead);
     return;
   }
-  Vector<T> c[kRows][kVectors];
-  tile_init<T>(c, init);
+  Vector<T> c[kRows][kColumns];
+  tile_init<T>(c, init, kNr<T>);
   const LeftRows<T, kRows> pixels(a, a_stride);
   tile_sum<T, true>(
       k, c, [&](int64_t j, int i) { return pixels[i] + offsets[j]; },
@@ -246,7 +259,7 @@ void tile_scattered(int64_t k, const T* a, int64_t a_stride, const int32_t* offs
           __builtin_prefetch(next);
           next += step;
         }
-        return load(b + j * kNr<T> + vector * kLanes<T>);
+        return load(b + (j * kColumns + vector) * kLanes<T>);
       });
   tile_finish<T>(c, epilogue);
   tile_store<T>(c, out, out_stride);
@@ -264,7 +277,7 @@ void tile_planes(int64_t k, const T* a, int64_t a_stride, const T* b, int64_t b_
   fetch_next<T, kRows, 1>(out, out_stride);
   fetch_next<T, kRows, 1>(out + out_next, out_stride);
   Vector<T> c[kRows][kVectors];
-  tile_init<T>(c, nullptr);
+  tile_init<T>(c, nullptr, 0);
   tile_sum<T, false>(
       k, c, [&](int64_t j, int i) { return a + j * a_stride + i; },
       [&](int64_t j, int vector) { return load(b + offsets[j] + vector * b_next); });

@@ -82,7 +82,8 @@ constexpr PoolKernels<T> kPool{max_block<T>};
 template <class T>
 constexpr PoolGradientKernels<T> kPoolGradient{spread_block<T>};
 template <class T>
-constexpr SumKernels<T> kSum{sum_rows<T>, slide<T>, sum_run<T>, interleave<T>, divide<T>};
+constexpr SumKernels<T> kSum{sum_rows<T>,          slide<T>,      sum_run<T>, run_in_double<T>,
+                             columns_in_double<T>, interleave<T>, divide<T>};
 template <class T, int kOutputs, int kTaps, class W = Winograd<T, kOutputs, kTaps>>
 constexpr WinogradTransforms<T> kTransforms{W::input,  W::input_gradient, W::filter,
                                             W::output, W::gradient,       W::filter_gradient};

@@ -225,6 +225,10 @@ struct SumKernels {
   void (*slide)(T* sums, int64_t count, const T* row, int64_t taps, int64_t stride);
   // The sum of a contiguous run.
   T (*run)(const T* src, int64_t count);
+  // The same, added up in double.
+  double (*run_in_double)(const T* src, int64_t count);
+  // totals[i] += src[row * stride + i] over the rows, for i < count.
+  void (*columns_in_double)(double* totals, const T* src, int64_t stride, int64_t rows, int64_t count);
   // out[2i] = even[i] and out[2i + 1] = odd[i] for i < count, all padded as if count were a multiple of kMaxLanes.
   void (*interleave)(T* out, const T* even, const T* odd, int64_t count);
   // out[i * out_step] = src[i * src_step] / (factor * divisors[i]) for i < count; divisors padded likewise.

@@ -1,6 +1,7 @@
 // Sums: the bias gradients of convolution and dense layers. float32 data adds up in float64, always in the same order.
 #include <algorithm>
 
+#include "isa.hpp"
 #include "patches.hpp"
 #include "thread_pool.hpp"
 #include "workspace.hpp"
@@ -11,36 +12,18 @@ namespace {
 constexpr int64_t kParts = 16;       // of the rows, summed apart and added in order
 constexpr int64_t kColumns = 64;     // sums of one task: some cache lines of each row
 constexpr int64_t kFewColumns = 16;  // where there are few parts
-constexpr int64_t kSide = 4;         // rows that are added before their sum is
 
-template <class T>
-double sum(const T* x, int64_t stride, int64_t count) {
-  double lanes[8] = {};  // eight independent chains: additions wait for each other otherwise
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (int64_t lane = 0; lane < 8; ++lane) lanes[lane] += static_cast<double>(x[(i + lane) * stride]);
-  }
-  for (; i < count; ++i) lanes[0] += static_cast<double>(x[i * stride]);
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-// totals[j] += the sum of column j; memory is walked along its smaller stride.
+// totals[j] += the sum of column j.
 template <class T>
 void add_columns(const Matrix<const T>& a, double* totals) {
-  if (std::abs(a.row_stride) < std::abs(a.col_stride) || a.cols == 1) {
-    for (int64_t j = 0; j < a.cols; ++j) totals[j] += sum(a.data + j * a.col_stride, a.row_stride, a.rows);
-    return;
-  }
-  const auto value = [&](int64_t i, int64_t j) {
-    return static_cast<double>(a.data[i * a.row_stride + j * a.col_stride]);
-  };
-  int64_t i = 0;
-  for (; i + kSide <= a.rows; i += kSide) {
-    for (int64_t j = 0; j < a.cols; ++j)
-      totals[j] += (value(i, j) + value(i + 1, j)) + (value(i + 2, j) + value(i + 3, j));
-  }
-  for (; i < a.rows; ++i) {
-    for (int64_t j = 0; j < a.cols; ++j) totals[j] += value(i, j);
+  const SumKernels<T>& kernel = table_for<T>(kernels().sum32, kernels().sum64);
+  if (a.col_stride == 1 && a.row_stride != 1)
+    return kernel.columns_in_double(totals, a.data, a.row_stride, a.rows, a.cols);
+  for (int64_t j = 0; j < a.cols; ++j) {
+    const T* column = a.data + j * a.col_stride;
+    if (a.row_stride == 1) totals[j] += kernel.run_in_double(column, a.rows);
+    for (int64_t i = 0; a.row_stride != 1 && i < a.rows; ++i)
+      totals[j] += static_cast<double>(column[i * a.row_stride]);
   }
 }
 

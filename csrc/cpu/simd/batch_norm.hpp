@@ -6,15 +6,6 @@
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
 
-// Half as many of T as a vector of T holds, or a vector of double as it is.
-template <class T>
-using DoubleSource [[gnu::vector_size(kLanes<double> * sizeof(T)), gnu::aligned(alignof(T)), gnu::may_alias]] = T;
-
-template <class T>
-Vector<double> load_as_double(const T* p) {
-  return __builtin_convertvector(*reinterpret_cast<const DoubleSource<T>*>(p), Vector<double>);
-}
-
 template <class T>
 void channel_sums(int64_t rows, int64_t channels, Rows<const T> a, Rows<const T> b, const T* a0, const T* b0,
                   double* sum, double* product) {

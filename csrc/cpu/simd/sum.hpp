@@ -1,4 +1,4 @@
-// Sums over windows, for average and sum pooling.
+// Sums over windows, for average and sum pooling, and of rows and columns, for bias gradients.
 #pragma once
 
 #include "vector.hpp"
@@ -62,6 +62,49 @@ void slide(T* sums, int64_t count, const T* row, int64_t taps, int64_t stride) {
       sum += stride == 1 ? load(src + t) : even_lanes<T>(load(src + t), load(src + t + kL));
     }
     store<T>(sums + first, sum);
+  }
+}
+
+template <class T>
+double run_in_double(const T* src, int64_t count) {
+  constexpr int kL = kLanes<double>, kChains = 4;  // additions wait for each other otherwise
+  Vector<double> sums[kChains] = {};
+  int64_t first = 0;
+  for (; first + kChains * kL <= count; first += kChains * kL) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kChains; ++i) sums[i] += load_as_double(src + first + i * kL);
+  }
+  const Vector<double> lanes = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  double total = 0;
+  for (int i = 0; i < kL; ++i) total += lanes[i];
+  for (; first < count; ++first) total += static_cast<double>(src[first]);
+  return total;
+}
+
+template <class T, int kBlock>
+void add_rows(double* totals, const T* src, int64_t stride, int64_t rows) {
+  constexpr int kL = kLanes<double>;
+  Vector<double> sums[kBlock];
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) sums[i] = load(totals + i * kL);
+  for (int64_t row = 0; row < rows; ++row, src += stride) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kBlock; ++i) sums[i] += load_as_double(src + i * kL);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kBlock; ++i) store<double>(totals + i * kL, sums[i]);
+}
+
+// Whole cache lines of each row at a time, where there are as many columns.
+template <class T>
+void columns_in_double(double* totals, const T* src, int64_t stride, int64_t rows, int64_t count) {
+  constexpr int kL = kLanes<double>;
+  int64_t i = 0;
+  for (; i + 8 * kL <= count; i += 8 * kL) add_rows<T, 8>(totals + i, src + i, stride, rows);
+  for (; i + 4 * kL <= count; i += 4 * kL) add_rows<T, 4>(totals + i, src + i, stride, rows);
+  for (; i + kL <= count; i += kL) add_rows<T, 1>(totals + i, src + i, stride, rows);
+  for (; i < count; ++i) {
+    for (int64_t row = 0; row < rows; ++row) totals[i] += static_cast<double>(src[row * stride + i]);
   }
 }
 

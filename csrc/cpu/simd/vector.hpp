@@ -37,6 +37,15 @@ void store(T* p, Vector<T> v) {
   *reinterpret_cast<Vector<T>*>(p) = v;
 }
 
+// Half as many of T as a vector of T holds, or a vector of double as it is.
+template <class T>
+using DoubleSource [[gnu::vector_size(kLanes<double> * sizeof(T)), gnu::aligned(alignof(T)), gnu::may_alias]] = T;
+
+template <class T>
+Vector<double> load_as_double(const T* p) {
+  return __builtin_convertvector(*reinterpret_cast<const DoubleSource<T>*>(p), Vector<double>);
+}
+
 template <int kBytes>
 struct IntegerOf;
 template <>

@@ -21,6 +21,7 @@ namespace fastconv::cpu::direct {
 namespace {
 
 constexpr double kMaxWindow = 1 << 20;  // cells that a dilated filter may span
+constexpr int64_t kFewChannels = 4;  // that are a fraction of a vector: turned into pixels they would take a whole one
 
 // Elements of a pixel of some channels: with a cache line more where outputs' patches would lie so far apart that few
 // sets of a first-level cache had to hold them.
@@ -99,12 +100,13 @@ template <class T>
 void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
                bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
   if (planes_serve(s, x, y)) return correlate_planes(s, x, w, bias, relu, y, workspace_limit);
-  const Stage<T> stage(s, unaliased<T>(s.c, s.axis[2].stride));
+  const bool planes = s.c <= kFewChannels && x.stride[4] == 1;
+  const Stage<T> stage(s, planes ? s.c : unaliased<T>(s.c, s.axis[2].stride), planes);
   const Panels panels(s.k, gemm_kernels<T>().nr, gemm_kernels<T>().lanes, 0);
   const int64_t cells = s.c * s.taps();
   const std::size_t panel_bytes = array_bytes(panels.padded(), cells, sizeof(T));
   const std::size_t bias_bytes = array_bytes(panels.padded(), 1, sizeof(T));
-  const Filters<T> filters(s, w, true);
+  const Filters<T> filters(s, w, !planes);
   const std::size_t shared = panel_bytes + bias_bytes;
   const std::size_t sum_bytes = cells > gemm_kernels<T>().k_block ? stage.output_bytes() : 0;
   const std::size_t own = std::max(sum_bytes + stage.bytes(), filters.scratch_bytes(gemm_kernels<T>().nr));

@@ -1,6 +1,8 @@
-// Some rows of x, copied channels last and with their padding to a stage in the second-level cache,
+// Some rows of x, copied with their padding to a stage in the second-level cache, channels last or, of few planes,
+// first:
 //
 //   stage[depth tap][row % stride][row / stride][column][C]
+//   stage[C][depth tap][row % stride][row / stride][column]
 //
 // in which each of a filter's F = T*R*S*C cells is the same distance from every output. A row of the stage is a whole
 // number of strides long, so outputs of the next row follow at the same distance, after some that do not exist: short
@@ -43,11 +45,11 @@ void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int6
 // A row of the stage, `size` elements: `columns` cells of a row of x from `first` on, zeros in the padding and after
 // them.
 template <class T>
-void stage_row(const ConvShape& s, const Tensor<const T>& x, const T* row, int64_t first, int64_t columns, T* out,
-               int64_t size, int64_t pixel) {
+void stage_row(const Axis& width, const Tensor<const T>& x, const T* row, int64_t channels, int64_t first,
+               int64_t columns, T* out, int64_t size, int64_t pixel) {
   const int64_t begin = std::clamp<int64_t>(-first, 0, columns);
-  const int64_t end = std::clamp(s.axis[2].in - first, begin, columns);
-  to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], s.c, end - begin, out + begin * pixel,
+  const int64_t end = std::clamp(width.in - first, begin, columns);
+  to_pixels(row + (first + begin) * x.stride[4], x.stride[1], x.stride[4], channels, end - begin, out + begin * pixel,
             pixel);
   std::fill_n(out, begin * pixel, T(0));
   std::fill_n(out + end * pixel, size - end * pixel, T(0));
@@ -58,33 +60,39 @@ template <class T>
 struct Stage {
   const ConvShape& s;
   Blocks row_blocks, column_blocks;
+  bool planes;                 // channels first
   int64_t pixel;               // elements from one cell to the next of its row
   int64_t step, steps, row;    // elements from one output to the next, such steps of a row, its elements
   int64_t phases, phase;       // of rows, and the rows of one
-  int64_t rows, size;          // of a depth tap, elements of the stage
-  std::vector<int32_t> cells;  // of a filter, (t, r, s, c)
+  int64_t rows, plane, size;   // of a depth tap, elements from one channel to the next, elements of the stage
+  std::vector<int32_t> cells;  // of a filter, (t, r, s, c) or (c, t, r, s)
 
-  Stage(const ConvShape& shape, int64_t pixel_size)
+  // Pixels of so many elements, or planes.
+  Stage(const ConvShape& shape, int64_t pixel_size, bool by_planes = false)
       : s(shape),
         row_blocks(s.axis[1].out, 1),
         column_blocks(s.axis[2].out, fitting<T>(s.axis[2], s.axis[0].filter * s.axis[1].window() * pixel_size)),
-        pixel(pixel_size),
+        planes(by_planes),
+        pixel(planes ? 1 : pixel_size),
         step((column_blocks.size > 1 ? s.axis[2].stride : s.axis[2].window()) * pixel),
         steps(ceil_div(span(s.axis[2], column_blocks.size) * pixel, step)),
         row(steps * step) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
                                     ceil_div(kMinPixels, column_blocks.size));
-    row_blocks = Blocks(height.out, std::min(fitting<T>(height, depth.filter * row), wanted));
+    const int64_t copies = planes ? s.c : 1;  // of each row
+    row_blocks = Blocks(height.out, std::min(fitting<T>(height, copies * depth.filter * row), wanted));
     phases = row_blocks.size > 1 ? height.stride : 1;
     phase = ceil_div(span(height, row_blocks.size), phases);
     rows = phases * phase;
-    if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
-    size = depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
-    for (int64_t tap = 0; tap < s.taps(); ++tap) {
-      const auto [t, r, f] = tap_at(s, tap);
+    if (copies * depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
+    plane = planes ? depth.filter * rows * row : 1;
+    size = copies * depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
+    for (int64_t i = 0; i < s.taps() * s.c; ++i) {
+      const int64_t c = planes ? i / s.taps() : i % s.c;
+      const auto [t, r, f] = tap_at(s, planes ? i % s.taps() : i / s.c);
       const int64_t cell = (t * rows + line(r * height.dilation)) * row + f * width.dilation * pixel;
-      for (int64_t c = 0; c < s.c; ++c) cells.push_back(static_cast<int32_t>(cell + c));
+      cells.push_back(static_cast<int32_t>(cell + c * plane));
     }
   }
 
@@ -112,13 +120,15 @@ void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>
   const ConvShape& s = stage.s;
   const auto& [depth, height, width] = s.axis;
   const int64_t rows = span(height, block.rows.size()), columns = span(width, block.columns.size());
-  for (int64_t line = 0; line < depth.filter * stage.rows; ++line, out += stage.row) {
-    const int64_t r = line % stage.rows % stage.phase * stage.phases + line % stage.rows / stage.phase;
+  const int64_t lines = depth.filter * stage.rows;  // of a plane, or of all channels
+  for (int64_t i = 0; i < (stage.planes ? s.c : 1) * lines; ++i, out += stage.row) {
+    const int64_t line = i % lines,
+                  r = line % stage.rows % stage.phase * stage.phases + line % stage.rows / stage.phase;
     if (r >= rows) continue;
     const int64_t d = depth.input(block.z, line / stage.rows), h = height.input(block.rows.begin, 0) + r;
     if (depth.inside(d) && height.inside(h)) {
-      stage_row(s, x, x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3], width.input(block.columns.begin, 0),
-                columns, out, stage.row, stage.pixel);
+      stage_row(width, x, x.at(block.n, i / lines) + d * x.stride[2] + h * x.stride[3], stage.planes ? 1 : s.c,
+                width.input(block.columns.begin, 0), columns, out, stage.row, stage.pixel);
     } else {
       std::fill_n(out, stage.row, T(0));
     }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../ops.hpp"
+#include "thread_pool.hpp"
 
 namespace fastconv::cpu {
 
@@ -100,18 +101,24 @@ T finish(T value, const Vector<const T>& bias, bool relu, int64_t channel) {
 // Sets a whole tensor [rows, channels, extents] to value(channel), along its contiguous axis.
 template <class T, class Value>
 void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {
-  const Range all{0, volume(extents)};
-  for (int64_t n = 0; n < rows; ++n) {
-    if (t.stride[1] == 1) {
-      for_each_cell(t, n, 0, extents, all, [&](T& cell, int64_t) {
+  constexpr int64_t kSerialCells = 1 << 16;
+  const bool pixels = t.stride[1] == 1;
+  const int64_t parts = pixels ? extents[0] * extents[1] : channels, cells = rows * channels * volume(extents);
+  parallel_for(rows * parts, cells < kSerialCells ? 1 : num_threads(), [&](int64_t i, int) {
+    const int64_t n = i / parts, part = i % parts;
+    if (pixels) {
+      for_each_cell(t, n, 0, extents, {part * extents[2], (part + 1) * extents[2]}, [&](T& cell, int64_t) {
         for (int64_t c = 0; c < channels; ++c) (&cell)[c] = value(c);
       });
-      continue;
+      return;
     }
-    for (int64_t c = 0; c < channels; ++c) {
-      for_each_cell(t, n, c, extents, all, [&](T& cell, int64_t) { cell = value(c); });
+    const T channel = value(part);
+    if (spatial_stride(t, extents) == 1) {
+      std::fill_n(t.at(n, part), volume(extents), channel);
+    } else {
+      for_each_cell(t, n, part, extents, {0, volume(extents)}, [&](T& cell, int64_t) { cell = channel; });
     }
-  }
+  });
 }
 
 // Walks the output positions of a block as one filter tap sees channel c of image n, run by run:

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "direct_stage.hpp"
-#include "gemm.hpp"
+#include "gemm_cut.hpp"
 #include "groups.hpp"
 #include "operands.hpp"
 #include "thread_pool.hpp"

@@ -51,7 +51,7 @@ struct PlaneStage {
         pitch(stage_columns<T>(read(column_blocks.size) + (s.axis[2].window() - 1) / s.axis[2].stride)),
         row(s.c * phases * pitch) {
     const auto& [depth, height, width] = s.axis;
-    const int64_t tasks = s.flops() < kSerialFlops ? 1 : kMinTasks;
+    const int64_t tasks = s.flops() < kSerialFlops ? 1 : kEnoughTasks;
     const int64_t wanted = ceil_div(height.out, ceil_div(tasks, s.n * depth.out * column_blocks.count));
     const int64_t even = (std::min(fitting<T>(height, depth.filter * row), wanted) + 1) / 2 * 2;  // rows come in pairs
     row_blocks = Blocks(height.out, even);
@@ -207,7 +207,7 @@ void reduce_planes(const ConvShape& s, const Tensor<const T>& dy, const Tensor<c
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t rows = gemm.dot_rows, cols = gemm.dot_cols, filter_tiles = ceil_div(s.k, rows);
   const int64_t sum_size = filter_tiles * ceil_div(s.c * s.taps(), cols) * rows * cols;
-  const Blocks parts(stage.units(), ceil_div(stage.units(), kMinTasks));  // each with sums of its own
+  const Blocks parts(stage.units(), ceil_div(stage.units(), kEnoughTasks));  // each with sums of its own
   const std::size_t sum_bytes = array_bytes(sum_size, 1, sizeof(T));
   const std::size_t shared = array_bytes(parts.count, 1, sum_bytes);
   const std::size_t own = stage.bytes();

@@ -78,7 +78,7 @@ struct Stage {
         steps(ceil_div(span(s.axis[2], column_blocks.size) * pixel, step)),
         row(steps * step) {
     const auto& [depth, height, width] = s.axis;
-    const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kMinTasks, s.n * depth.out * column_blocks.count)),
+    const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kEnoughTasks, s.n * depth.out * column_blocks.count)),
                                     ceil_div(kMinPixels, column_blocks.size));
     const int64_t copies = planes ? s.c : 1;  // of each row
     row_blocks = Blocks(height.out, std::min(fitting<T>(height, copies * depth.filter * row), wanted));

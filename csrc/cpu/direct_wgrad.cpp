@@ -105,7 +105,7 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
   // A task's panels share its stages. Parts of the outputs have sums of their own, where panels are too few to share
   // out.
   const Blocks groups(panels, std::max<int64_t>(1, kSumBytes / static_cast<int64_t>(sum_bytes)));
-  const Blocks parts(stage.units(), ceil_div(stage.units(), ceil_div(kMinTasks, groups.count)));
+  const Blocks parts(stage.units(), ceil_div(stage.units(), ceil_div(kEnoughTasks, groups.count)));
   const std::size_t shared = static_cast<std::size_t>(panels * parts.count) * sum_bytes;
   const std::size_t copy_bytes =
       array_bytes(stage.joined(stage.row_blocks.size, stage.column_blocks.size), nr, sizeof(T));

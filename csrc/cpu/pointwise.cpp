@@ -20,7 +20,6 @@ namespace {
 constexpr int64_t kMinChannels = 64, kMaxOutputs = 384;  // of an image, per channel: more cost too much to turn
 constexpr int64_t kNearBytes = 512 << 10;  // of pixels near enough to be read a fraction of a line at a time
 constexpr int64_t kPartBytes = 1 << 20;    // of pixels that stay in a second-level cache while all filters pass
-constexpr int64_t kMinTasks = 8;
 
 // Tiles of up to `width` neighbouring outputs of a row, for all rows of the batch.
 struct Tiles {
@@ -122,7 +121,7 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   const Tiles tiles(s, gemm_kernels<T>().mr);
   const int64_t near =
       std::max<int64_t>(1, kPartBytes / static_cast<int64_t>(array_bytes(s.c, tiles.width, sizeof(T))));
-  const Blocks parts(tiles.count, std::min(near, ceil_div(tiles.count, ceil_div(kMinTasks, panels))));
+  const Blocks parts(tiles.count, std::min(near, ceil_div(tiles.count, ceil_div(kEnoughTasks, panels))));
   const bool share = parts.count > 1;  // a panel has several tasks, so it is packed before
   const Filters<T> filters(s, w, true);
   // The workspace: where the channels begin, all panels or one for each thread, and what packing needs.

@@ -22,7 +22,6 @@ constexpr int64_t kMaxNarrow = 32;                     // filters, or channels a
 constexpr int64_t kBlockRows = 256, kBlockCols = 128;  // filters and channels of a task
 constexpr int64_t kMaxChunk = 768;                     // pixels: the rows of a tile fit the first-level cache,
 constexpr int64_t kChunkBytes = 640 << 10;             // a block's the second
-constexpr int64_t kMinTasks = 8;
 constexpr int64_t kMaxDot = 8;  // rows or columns of the largest tile
 
 // How the sums are cut; a function of the shape alone, so that every thread count gives the same bits.
@@ -40,7 +39,7 @@ struct Cut {
     plane = ceil_div(s.pixels(), chunk);
     pixels = std::min(s.pixels(), ceil_div(ceil_div(s.pixels(), plane), kMaxLanes) * kMaxLanes);
     chunks = ceil_div(s.n, images) * plane;
-    parts = Blocks(chunks, ceil_div(chunks, ceil_div(kMinTasks, rows.count * cols.count)));
+    parts = Blocks(chunks, ceil_div(chunks, ceil_div(kEnoughTasks, rows.count * cols.count)));
   }
 };
 

@@ -37,5 +37,6 @@ void set_num_threads(int threads);  // process-wide, 1 <= threads <= kMaxThreads
 int exchange_thread_limit(int threads);
 
 inline constexpr int kMaxThreads = 1024;
+inline constexpr int64_t kEnoughTasks = 8;  // so that two to four threads end at about the same time
 
 }  // namespace fastconv::cpu

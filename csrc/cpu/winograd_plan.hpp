@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "gemm.hpp"
+#include "gemm_cut.hpp"
 #include "thread_pool.hpp"
 #include "winograd_tiles.hpp"
 #include "workspace.hpp"

@@ -27,7 +27,7 @@ namespace {
 constexpr int64_t kBlockBytes = 2 << 20;  // of e and v: what the second-level caches hold of two operands
 constexpr int64_t kMinBlock = 128;        // tiles for which it pays to load and store all of u
 constexpr int64_t kRows = 112;            // filters of a task of the products, in whole left panels
-constexpr int64_t kMinTasks = 8, kMaxParts = 32;
+constexpr int64_t kMaxParts = 32;
 constexpr int64_t kSmallSums = 1 << 20;  // bytes of u that stay in a second-level cache
 constexpr int64_t kPartBytes = 1 << 20;  // of e and v beside them
 
@@ -79,12 +79,12 @@ struct Plan {
   int64_t part_tiles() const {
     const int64_t sums = grid.elements() * panels * k * gemm.nr * static_cast<int64_t>(sizeof(T));
     const int64_t operands = grid.count * tile_bytes();
-    if (sums > kSmallSums || operands < 2 * kMinTasks * sums) return grid.count;
-    return ceil_div(grid.count, std::clamp(operands / (32 * sums), kMinTasks, kMaxParts));
+    if (sums > kSmallSums || operands < 2 * kEnoughTasks * sums) return grid.count;
+    return ceil_div(grid.count, std::clamp(operands / (32 * sums), kEnoughTasks, kMaxParts));
   }
   // One block has a task for each panel and some filters, several have one for each element.
   int64_t panels_of_a_task() const {
-    const int64_t cuts = one_block() ? ceil_div(kMinTasks, panels) : 1;
+    const int64_t cuts = one_block() ? ceil_div(kEnoughTasks, panels) : 1;
     return std::min(kRows / gemm.mr, ceil_div(ceil_div(k, static_cast<int64_t>(gemm.mr)), cuts));
   }
 };

@@ -11,7 +11,7 @@ namespace fastconv::cpu::direct {
 
 inline constexpr int64_t kStageBytes = 512 << 10;       // part of a second-level cache
 inline constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
-inline constexpr int64_t kMinPixels = 28;  // of a task, each of which reads all filters
+inline constexpr int64_t kMinPixels = 28;               // of a task, each of which reads all filters
 
 inline int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
 

@@ -22,7 +22,7 @@ constexpr int64_t kMaxNarrow = 32;                     // filters, or channels a
 constexpr int64_t kBlockRows = 256, kBlockCols = 128;  // filters and channels of a task
 constexpr int64_t kMaxChunk = 768;                     // pixels: the rows of a tile fit the first-level cache,
 constexpr int64_t kChunkBytes = 640 << 10;             // a block's the second
-constexpr int64_t kMaxDot = 8;  // rows or columns of the largest tile
+constexpr int64_t kMaxDot = 8;                         // rows or columns of the largest tile
 
 // How the sums are cut; a function of the shape alone, so that every thread count gives the same bits.
 struct Cut {

@@ -23,7 +23,8 @@
 namespace fastconv::cpu::implicit {
 namespace {
 
-constexpr int64_t kFewPixels = 256;                                 // whose patches stay in the second-level cache
+// Few pixels: their patches stay in the second-level cache, and there are so many at most for each filter.
+constexpr int64_t kFewPixels = 256;
 constexpr double kPixelsPerFilter = 0.35, kPatchesPerFilter = 0.8;  // of one cell, of more
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.

@@ -28,13 +28,13 @@ struct Ahead {
   int64_t step;
 };
 
-inline constexpr int64_t kRowPitch = 64;
-inline constexpr int kMaxRowsVectors = 4;
+inline constexpr int64_t kRowPitch = 64;   // elements from one row to the next, known to the kernel
+inline constexpr int kMaxRowsVectors = 4;  // of a row of a tile
 
 template <class T>
 struct GemmKernels {
   int mr, nr, lanes;     // nr is two vectors
-  int rows_mr, rows_nr;  // of tiles whose left operand lies by rows; rows_nr is up to kMaxRowsVectors vectors
+  int rows_mr, rows_nr;  // of tiles whose left operand lies by rows; rows_nr is two vectors or four
   int64_t k_block;       // the longest run of k that a tile should sum at once
 
   // out[rows, nr] = init[rows, nr] + a^T b, through the epilogue. Row i of k is a[k * a_stride + i], column j is b[k *

@@ -46,6 +46,17 @@ def test_small_integers_are_exact_and_only_the_output_is_written(
 
 
 @pass_
+@dtype_
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.usefixtures("threads")
+def test_filters_of_a_megabyte_over_few_pixels(which: Pass, dtype: str, stride: int) -> None:
+    case = ConvCase("large_filters", (1, 510, 3 * stride, 5), (530, 510, 1, 1), stride=stride)
+    problem = integer_problem(case)
+    got = problem.run(which, dtype, "NHWC")
+    np.testing.assert_array_equal(got, problem.exact(which, "NHWC"))
+
+
+@pass_
 @algorithm_
 @layout_
 @pytest.mark.parametrize("case", random_conv_cases(60, seed=2), ids=str)

@@ -52,7 +52,7 @@ ProductCut cut_product(const Product<T>& p) {
     cut.parts = Blocks(cut.k_blocks, ceil_div(cut.k_blocks, wanted)).count;
   } else if (p.share_left) {
     // Patches take long to pack: no two tasks pack the same ones, where they are enough for all.
-    const bool in_place = p.right->in_place({0, std::min<int64_t>(p.n, cut.nr)}).data != nullptr;
+    const bool in_place = p.right->in_place({0, std::min<int64_t>(p.n, cut.nr)}).lane_stride == 1;
     const int64_t even =
         in_place ? ceil_div(right_panels, kEnoughTasks / 2) : std::max<int64_t>(1, right_panels / kEnoughTasks);
     cut.task_right = Blocks(right_panels, std::min(kTaskColumns, even)).size;

@@ -3,9 +3,9 @@
 //   y in channel planes (NCHW)   y[K, pixels] = w[K, F] patches[F, pixels]        vectors run along pixels
 //   y with channels last (NHWC)  y[pixels, K] = patches^T[pixels, F] w^T[F, K]    vectors run along channels
 //
-// The filters are packed once, the patches by each task for its pixels; operands.hpp says how. Where pixels are few,
-// filters are most of the memory and read too rarely to pay for that: the patches are packed once, as planes in either
-// layout, and the micro-kernel reads the filters, rows of F, where they lie.
+// The filters are packed once, the patches by each task for its pixels (large filters of one cell the other way round);
+// operands.hpp says how. Where pixels are few, filters are most of the memory and read too rarely to pay for that: the
+// patches are packed once, as planes in either layout, and the micro-kernel reads the filters, rows of F, in place.
 #include "implicit.hpp"
 
 #include <algorithm>
@@ -26,6 +26,7 @@ namespace {
 // Few pixels: their patches stay in the second-level cache, and there are so many at most for each filter.
 constexpr int64_t kFewPixels = 256;
 constexpr double kPixelsPerFilter = 0.35, kPatchesPerFilter = 0.8;  // of one cell, of more
+constexpr int64_t kLargeFilters = 1 << 20;                          // bytes
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.
 template <class T>
@@ -156,6 +157,10 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
     std::swap(product.share_left, product.share_right);
     std::swap(product.rows, product.cols);
     std::swap(product.row_bias, product.col_bias);
+    // Each task packs some filters for all of a few pixels, or they would all go through the last-level cache.
+    const int64_t filter_bytes = product.n * product.k * static_cast<int64_t>(sizeof(T));
+    if (pixels_in_rows && product.m < product.n && filter_bytes >= kLargeFilters)
+      std::swap(product.share_left, product.share_right);
   }
   multiply(product, num_threads(), workspace_limit);
 }

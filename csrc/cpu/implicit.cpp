@@ -25,8 +25,8 @@ namespace {
 
 // Few pixels: their patches stay in the second-level cache, and there are so many at most for each filter.
 constexpr int64_t kFewPixels = 256;
-constexpr double kPixelsPerFilter = 0.35, kPatchesPerFilter = 0.8;  // of one cell, of more
-constexpr int64_t kLargeFilters = 1 << 20;                          // bytes
+constexpr double kPixelsPerFilter = 0.35;
+constexpr int64_t kLargeFilters = 1 << 20;  // bytes
 
 // A pointwise convolution over planes that are one run each: rows as long as the plane keep panels whole.
 template <class T>
@@ -209,8 +209,8 @@ void reduce(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>
 }  // namespace
 
 bool few_pixels(const ConvShape& s) {
-  const double per_filter = s.taps() > 1 ? kPatchesPerFilter : kPixelsPerFilter;
-  return s.n * s.pixels() <= std::min(kFewPixels, static_cast<int64_t>(per_filter * static_cast<double>(s.group_k())));
+  return s.n * s.pixels() <=
+         std::min(kFewPixels, static_cast<int64_t>(kPixelsPerFilter * static_cast<double>(s.group_k())));
 }
 
 template <class T>

@@ -165,3 +165,30 @@ def test_one_spatial_axis_takes_a_pair_only_in_a_tuple() -> None:
     assert fastconv.conv1d(x, w, padding=(2,)).shape == (1, 3, 11)
     with pytest.raises(ValueError, match=r"\(\(2, 1\),\)"):
         fastconv.conv1d(x, w, padding=(2, 1))
+
+
+VIEWS_OF_DEPTH = {
+    "cropped": lambda a: np.concatenate([a, a + 9, a + 5], axis=3)[:, :, :, : a.shape[3]],
+    "stepped": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "flipped": lambda a: np.ascontiguousarray(a[:, ::-1])[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "implicit"])
+@pytest.mark.parametrize("view", VIEWS_OF_DEPTH)
+@pytest.mark.parametrize("n", [1, 2])
+def test_pointwise_volumes_of_one_row_are_read_where_they_lie(
+    n: int, view: str, algorithm: str
+) -> None:
+    """Channels last, height 1, depth above 1: the next depth is not where a row would go on."""
+    rng = np.random.default_rng(5)
+    x = rng.integers(-4, 5, (n, 3, 1, 37, 32)).astype(np.float32)
+    w = rng.integers(-4, 5, (20, 32, 1, 1, 1)).astype(np.float32)
+    keywords: dict[str, Any] = {"layout": "NDHWC", "algorithm": algorithm}
+    y = np.einsum("ndhwc,kcxyz->ndhwk", x, w)
+    seen = VIEWS_OF_DEPTH[view](x)
+    np.testing.assert_array_equal(seen, x)
+    np.testing.assert_array_equal(fastconv.conv3d(seen, w, **keywords), y)
+    back = np.ascontiguousarray(w.swapaxes(0, 1))
+    np.testing.assert_array_equal(fastconv.conv3d_grad_input(seen, back, y.shape, **keywords), y)
+    np.testing.assert_array_equal(fastconv.conv_transpose3d(seen, back, **keywords), y)

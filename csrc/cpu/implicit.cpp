@@ -132,11 +132,12 @@ void correlate(ConvShape s, Tensor<const T> x, Tensor<const T> w, Vector<const T
   }
   const PlanePatches<T> plane_patches(s, x);
   const PixelPatches<T> pixel_patches(s, x);
-  // Pixels of a pointwise convolution are rows of a matrix, which the micro-kernel reads where they lie.
-  const MatrixOperand<T> pixel_rows(x.data, x.stride[4], 1);
-  const bool matrix = s.pointwise() && s.axis[1].out == 1 && (s.n == 1 || x.stride[0] == s.pixels() * x.stride[4]);
+  // Pixels of a pointwise convolution, as far apart along every axis of the batch as along a row, are rows of a matrix,
+  // which the micro-kernel reads where they lie.
+  const auto x_step = s.pointwise() ? pixel_step(s, x, in_extents(s)) : std::optional<int64_t>{};
+  const MatrixOperand<T> pixel_rows(x.data, x_step.value_or(0), 1);
   const Operand<T>& patches = !channels_last_x ? static_cast<const Operand<T>&>(plane_patches)
-                              : matrix         ? static_cast<const Operand<T>&>(pixel_rows)
+                              : x_step         ? static_cast<const Operand<T>&>(pixel_rows)
                                                : pixel_patches;
 
   Product<T> product;

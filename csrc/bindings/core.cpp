@@ -1,12 +1,12 @@
 // fastconv._core: the CPU backend.
 #include <pybind11/stl.h>
 
-#include "../cpu/gemm_blas.hpp"
-#include "../cpu/isa.hpp"
-#include "../cpu/peak.hpp"
-#include "../cpu/thread_pool.hpp"
 #include "batch_norm.hpp"
 #include "conv.hpp"
+#include "cpu/im2col/blas.hpp"
+#include "cpu/runtime/isa.hpp"
+#include "cpu/runtime/peak.hpp"
+#include "cpu/runtime/thread_pool.hpp"
 #include "dense.hpp"
 #include "geometry.hpp"
 #include "gil.hpp"

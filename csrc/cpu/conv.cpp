@@ -3,15 +3,15 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "depthwise.hpp"
-#include "direct.hpp"
-#include "im2col.hpp"
-#include "implicit.hpp"
-#include "isa.hpp"
-#include "patches.hpp"
-#include "thread_pool.hpp"
-#include "winograd.hpp"
-#include "workspace.hpp"
+#include "cpu/depthwise/depthwise.hpp"
+#include "cpu/direct/direct.hpp"
+#include "cpu/im2col/im2col.hpp"
+#include "cpu/implicit/implicit.hpp"
+#include "cpu/runtime/isa.hpp"
+#include "cpu/runtime/thread_pool.hpp"
+#include "cpu/runtime/workspace.hpp"
+#include "cpu/walk/patches.hpp"
+#include "cpu/winograd/winograd.hpp"
 
 namespace fastconv::cpu {
 namespace {

@@ -1,5 +1,5 @@
 // Instruction sets: each one that the CPU has can be forced, and runs.
-#include "cpu/isa.hpp"
+#include "cpu/runtime/isa.hpp"
 
 #include <cstdlib>
 #include <stdexcept>

@@ -1,5 +1,5 @@
 // patches.hpp: how volumes are cut and walked, and gather and scatter_add against loops over the definition.
-#include "cpu/patches.hpp"
+#include "cpu/walk/patches.hpp"
 
 #include <vector>
 

@@ -1,5 +1,5 @@
 // The arithmetic limit: what one thread can do, in either precision.
-#include "cpu/peak.hpp"
+#include "cpu/runtime/peak.hpp"
 
 #include "check.hpp"
 

@@ -1,5 +1,5 @@
 // The thread pool: every task once, slots apart, busy callers, forks, who sets the number.
-#include "cpu/thread_pool.hpp"
+#include "cpu/runtime/thread_pool.hpp"
 
 #include <atomic>
 #include <chrono>

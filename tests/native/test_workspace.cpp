@@ -1,5 +1,5 @@
 // Scratch memory: aligned, kept from call to call, refused where it could not be.
-#include "cpu/workspace.hpp"
+#include "cpu/runtime/workspace.hpp"
 
 #include <cstdint>
 

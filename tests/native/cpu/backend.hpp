@@ -3,7 +3,7 @@
 
 #include <random>
 
-#include "cpu/thread_pool.hpp"
+#include "cpu/runtime/thread_pool.hpp"
 #include "ops.hpp"
 
 namespace fastconv::test {

@@ -4,7 +4,7 @@
 #include <cstdlib>
 
 #include "check.hpp"
-#include "cpu/isa.hpp"
+#include "cpu/runtime/isa.hpp"
 
 int main(int argc, char** argv) {
   const char* isa = std::getenv("FASTCONV_ISA");

@@ -1,0 +1,286 @@
+// Batch normalisation of x[N,C,D,H,W] over all axes but C (Ioffe and Szegedy, arXiv 1502.03167): one pass that reduces,
+// one elementwise pass.
+//
+// Both kernels take rows with a lane for each channel. Where channels are contiguous (NHWC) a row is a pixel. Elsewhere
+// the runs of one channel are folded into rows of one vector, all lanes the same channel; a run whose cells are not
+// neighbours is gathered first.
+#include <cmath>
+
+#include "cpu/runtime/isa.hpp"
+#include "cpu/runtime/thread_pool.hpp"
+#include "cpu/runtime/workspace.hpp"
+#include "cpu/walk/patches.hpp"
+
+namespace fastconv::cpu {
+namespace {
+
+using Shape = std::array<int64_t, 5>;
+
+constexpr int64_t kLanes = 16;      // no kernel has more
+constexpr int64_t kGathered = 512;  // values of a run that is gathered: it stays in L1
+constexpr int64_t kTaskCells = 1 << 14;
+constexpr int64_t kParts = 16;  // sums of the batch that are taken apart and added in order
+
+template <class T>
+const BatchNormKernels<T>& kernel() {
+  return table_for<T>(kernels().batch_norm32, kernels().batch_norm64);
+}
+
+Extents extents_of(const Shape& s) { return {s[2], s[3], s[4]}; }
+int64_t cells_per_channel(const Shape& s) { return s[0] * volume(extents_of(s)); }
+
+int threads_for(const Shape& s) {
+  return static_cast<double>(s[1]) * static_cast<double>(cells_per_channel(s)) < 3e4 ? 1 : num_threads();
+}
+
+template <class T, class... Others>
+bool channels_last(const Shape& s, const Tensor<T>& t, const Others&... others) {
+  return s[1] > 1 && t.stride[1] == 1 && (... && (others.stride[1] == 1));
+}
+
+// How the planes of some tensors are walked: each as one run where it is contiguous in all of them, else row by row.
+struct Runs {
+  Extents extents;
+  bool joined;
+
+  template <class... Tensors>
+  explicit Runs(const Shape& s, const Tensors&... tensors)
+      : extents(extents_of(s)), joined((... && (spatial_stride(tensors, extents_of(s)) == 1))) {
+    if (joined) extents = {1, 1, volume(extents)};
+  }
+
+  template <class T>
+  int64_t step(const Tensor<T>& t) const {
+    return joined ? 1 : t.stride[4];
+  }
+
+  // visit(z, p, q) for each run q, at most kGathered values of it at a time unless the planes are joined.
+  template <class Visit>
+  void for_each(Visit visit) const {
+    for_each_run(extents, {0, volume(extents)}, [&](int64_t, int64_t z, int64_t p, Range q) {
+      const Blocks blocks(q.size(), joined ? q.size() : kGathered);
+      for (int64_t i = 0; i < blocks.count; ++i) visit(z, p, blocks[i]);
+    });
+  }
+};
+
+template <class T>
+T* cell(const Tensor<T>& t, int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) {
+  return t.at(n, c) + z * t.stride[2] + p * t.stride[3] + q * t.stride[4];
+}
+
+// `count` values `stride` apart, side by side: where they lie, or in the buffer.
+template <class T>
+const T* gathered(const T* from, int64_t stride, int64_t count, T* buffer) {
+  if (from == nullptr || stride == 1) return from;
+  for (int64_t i = 0; i < count; ++i) buffer[i] = from[i * stride];
+  return buffer;
+}
+
+// sum[c] = sum of a - a0[c], product[c] = sum of (a - a0[c]) (b - b0[c]); by `parts` of the batch in scratch memory.
+template <class T>
+struct ChannelSums {
+  const Shape& shape;
+  const Tensor<const T>&a, &b;
+  const T *a0, *b0;
+  double *sum, *product;  // [kParts][C], zeros; the result is in the first C
+
+  void operator()() const {
+    if (channels_last(shape, a, b)) {
+      sum_pixels();
+    } else {
+      sum_planes();
+    }
+    for (int64_t part = 1; part < kParts; ++part) {
+      for (int64_t c = 0; c < shape[1]; ++c) {
+        sum[c] += sum[part * shape[1] + c];
+        product[c] += product[part * shape[1] + c];
+      }
+    }
+  }
+
+ private:
+  void sum_pixels() const {
+    const int64_t rows = shape[0] * shape[2] * shape[3];
+    const Blocks parts(rows, ceil_div(rows, kParts));
+    parallel_for(parts.count, threads_for(shape), [&](int64_t part, int) {
+      double *s = sum + part * shape[1], *p = product + part * shape[1];
+      for (int64_t row = parts[part].begin; row < parts[part].end; ++row) {
+        const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
+        kernel<T>().sums(shape[4], shape[1], {cell(a, n, 0, d, h, 0), a.stride[4]},
+                         {cell(b, n, 0, d, h, 0), b.stride[4]}, a0, b0, s, p);
+      }
+    });
+  }
+
+  void sum_planes() const {
+    const Runs runs(shape, a, b);
+    const Blocks parts(shape[0], ceil_div(shape[0], kParts));
+    const Blocks channels(shape[1], kTaskCells / std::max<int64_t>(1, volume(runs.extents)));
+    parallel_for(parts.count * channels.count, threads_for(shape), [&](int64_t task, int) {
+      const int64_t part = task % parts.count;
+      const Range block = channels[task / parts.count];
+      for (int64_t n = parts[part].begin; n < parts[part].end; ++n) {
+        for (int64_t c = block.begin; c < block.end; ++c) add_plane(runs, n, c, part * shape[1] + c);
+      }
+    });
+  }
+
+  void add_plane(const Runs& runs, int64_t n, int64_t c, int64_t at) const {
+    const int64_t lanes = kernel<T>().lanes;
+    T shift_a[kLanes], shift_b[kLanes], buffer_a[kGathered], buffer_b[kGathered];
+    std::fill_n(shift_a, lanes, a0[c]);
+    std::fill_n(shift_b, lanes, b0[c]);
+    double s[kLanes] = {}, p[kLanes] = {};
+    runs.for_each([&](int64_t z, int64_t h, Range q) {
+      const T* from_a = gathered(cell(a, n, c, z, h, q.begin), runs.step(a), q.size(), buffer_a);
+      const T* from_b = gathered(cell(b, n, c, z, h, q.begin), runs.step(b), q.size(), buffer_b);
+      const int64_t whole = q.size() / lanes * lanes;
+      kernel<T>().sums(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, shift_a, shift_b, s, p);
+      kernel<T>().sums(1, q.size() - whole, {from_a + whole, 0}, {from_b + whole, 0}, shift_a, shift_b, s, p);
+    });
+    for (int64_t i = 0; i < lanes; ++i) {
+      sum[at] += s[i];
+      product[at] += p[i];
+    }
+  }
+};
+
+// y = scale_a a + scale_b (b - shift_b) + bias, then max(y, 0) if relu; a.data may be null.
+template <class T>
+struct ChannelMap {
+  const Shape& shape;
+  const Tensor<const T>&a, &b;
+  const ChannelAffine<T>& factors;
+  bool relu;
+  const Tensor<T>& y;
+
+  void operator()() const {
+    const bool pixels = a.data == nullptr ? channels_last(shape, b, y) : channels_last(shape, a, b, y);
+    return pixels ? map_pixels() : map_planes();
+  }
+
+ private:
+  const T* a_cell(int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) const {
+    return a.data == nullptr ? nullptr : cell(a, n, c, z, p, q);
+  }
+
+  void map_pixels() const {
+    const int64_t rows = shape[0] * shape[2] * shape[3];
+    const Blocks blocks(rows, kTaskCells / std::max<int64_t>(1, shape[1] * shape[4]));
+    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) {
+      for (int64_t row = blocks[task].begin; row < blocks[task].end; ++row) {
+        const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
+        kernel<T>().affine(shape[4], shape[1], {a_cell(n, 0, d, h, 0), a.stride[4]},
+                           {cell(b, n, 0, d, h, 0), b.stride[4]}, factors, relu, {cell(y, n, 0, d, h, 0), y.stride[4]});
+      }
+    });
+  }
+
+  void map_planes() const {
+    const Runs runs = a.data == nullptr ? Runs(shape, b, y) : Runs(shape, a, b, y);
+    const Blocks blocks(shape[0] * shape[1], kTaskCells / std::max<int64_t>(1, volume(runs.extents)));
+    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) {
+      for (int64_t plane = blocks[task].begin; plane < blocks[task].end; ++plane) {
+        map_plane(runs, plane / shape[1], plane % shape[1]);
+      }
+    });
+  }
+
+  void map_plane(const Runs& runs, int64_t n, int64_t c) const {
+    const int64_t lanes = kernel<T>().lanes;
+    T scale_a[kLanes], scale_b[kLanes], shift_b[kLanes], bias[kLanes];
+    if (a.data != nullptr) std::fill_n(scale_a, lanes, factors.scale_a[c]);
+    std::fill_n(scale_b, lanes, factors.scale_b[c]);
+    std::fill_n(shift_b, lanes, factors.shift_b[c]);
+    std::fill_n(bias, lanes, factors.bias[c]);
+    const ChannelAffine<T> f{scale_a, scale_b, shift_b, bias};
+    T buffer_a[kGathered], buffer_b[kGathered], buffer_y[kGathered];
+    runs.for_each([&](int64_t z, int64_t h, Range q) {
+      const T* from_a = gathered(a_cell(n, c, z, h, q.begin), runs.step(a), q.size(), buffer_a);
+      const T* from_b = gathered(cell(b, n, c, z, h, q.begin), runs.step(b), q.size(), buffer_b);
+      T* to = cell(y, n, c, z, h, q.begin);
+      T* out = runs.step(y) == 1 ? to : buffer_y;
+      const int64_t whole = q.size() / lanes * lanes;
+      kernel<T>().affine(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, f, relu, {out, lanes});
+      const T* rest_a = from_a == nullptr ? nullptr : from_a + whole;
+      kernel<T>().affine(1, q.size() - whole, {rest_a, 0}, {from_b + whole, 0}, f, relu, {out + whole, 0});
+      if (out == to) return;
+      for (int64_t i = 0; i < q.size(); ++i) to[i * runs.step(y)] = out[i];
+    });
+  }
+};
+
+}  // namespace
+
+// Sums of x - x0 rather than of x: where the mean is far from zero, the difference of two large squares would lose the
+// variance. A value of the channel itself is close enough: its distance from the mean is part of the variance.
+template <class T>
+void batch_moments(const Shape& shape, Tensor<const T> x, T* mean, T* variance) {
+  const int64_t channels = shape[1];
+  const std::size_t sums_bytes = array_bytes(kParts, channels, sizeof(double));
+  const Workspace memory(2 * sums_bytes + array_bytes(channels, 1, sizeof(T)));
+  double *sum = memory.at<double>(0), *product = memory.at<double>(sums_bytes);
+  T* shift = memory.at<T>(2 * sums_bytes);
+  std::fill_n(sum, kParts * channels, 0.0);
+  std::fill_n(product, kParts * channels, 0.0);
+  for (int64_t c = 0; c < channels; ++c) {
+    const T first = cells_per_channel(shape) > 0 ? *x.at(0, c) : T(0);
+    shift[c] = std::isfinite(first) ? first : T(0);
+  }
+  ChannelSums<T>{shape, x, x, shift, shift, sum, product}();
+  const double count = static_cast<double>(cells_per_channel(shape));
+  for (int64_t c = 0; c < channels; ++c) {
+    const double from_shift = sum[c] / count;
+    mean[c] = static_cast<T>(static_cast<double>(shift[c]) + from_shift);
+    const double v = product[c] / count - from_shift * from_shift;
+    variance[c] = static_cast<T>(v < 0 ? 0 : v);
+  }
+}
+
+template <class T>
+void batch_norm_fprop(const Shape& shape, Tensor<const T> x, const T* mean, const T* scale, const T* bias, bool relu,
+                      Tensor<T> y) {
+  ChannelMap<T>{shape, {}, x, {nullptr, scale, mean, bias}, relu, y}();
+}
+
+// With xn = (x - mean) rstd: dx = weight rstd (dy - mean of dy - xn * mean of dy xn).
+template <class T>
+void batch_norm_grad(const Shape& shape, Tensor<const T> dy, Tensor<const T> x, const T* mean, const T* rstd,
+                     const T* weight, Tensor<T> dx, T* dweight, T* dbias) {
+  const int64_t channels = shape[1];
+  const std::size_t sums_bytes = array_bytes(kParts, channels, sizeof(double));
+  const std::size_t own = array_bytes(channels, 1, sizeof(T));
+  const Workspace memory(2 * sums_bytes + 3 * own);
+  double *sum = memory.at<double>(0), *product = memory.at<double>(sums_bytes);
+  T *scale_dy = memory.at<T>(2 * sums_bytes), *scale_x = memory.at<T>(2 * sums_bytes + own),
+    *bias = memory.at<T>(2 * sums_bytes + 2 * own);
+  std::fill_n(sum, kParts * channels, 0.0);
+  std::fill_n(product, kParts * channels, 0.0);
+  T* zero = bias;  // until the sums are there
+  std::fill_n(zero, channels, T(0));
+  ChannelSums<T>{shape, dy, x, zero, mean, sum, product}();
+  const double count = static_cast<double>(cells_per_channel(shape));
+  for (int64_t c = 0; c < channels; ++c) {
+    const double r = static_cast<double>(rstd[c]), factor = static_cast<double>(weight[c]) * r;
+    dweight[c] = static_cast<T>(product[c] * r);
+    dbias[c] = static_cast<T>(sum[c]);
+    scale_dy[c] = static_cast<T>(factor);
+    scale_x[c] = static_cast<T>(-factor * r * r * product[c] / count);
+    bias[c] = static_cast<T>(-factor * sum[c] / count);
+  }
+  ChannelMap<T>{shape, dy, x, {scale_dy, scale_x, mean, bias}, false, dx}();
+}
+
+template void batch_moments(const Shape&, Tensor<const float>, float*, float*);
+template void batch_moments(const Shape&, Tensor<const double>, double*, double*);
+template void batch_norm_fprop(const Shape&, Tensor<const float>, const float*, const float*, const float*, bool,
+                               Tensor<float>);
+template void batch_norm_fprop(const Shape&, Tensor<const double>, const double*, const double*, const double*, bool,
+                               Tensor<double>);
+template void batch_norm_grad(const Shape&, Tensor<const float>, Tensor<const float>, const float*, const float*,
+                              const float*, Tensor<float>, float*, float*);
+template void batch_norm_grad(const Shape&, Tensor<const double>, Tensor<const double>, const double*, const double*,
+                              const double*, Tensor<double>, double*, double*);
+
+}  // namespace fastconv::cpu

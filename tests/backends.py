@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from checks import Guarded
-from fastconv import _dispatch, _gpu
+from fastconv._backend import dispatch, gpu
 
 FOLDER = os.environ.get("FASTCONV_EMULATOR_BUILD", "emulator")  # in build/, or anywhere
 BUILT = Path(__file__).parents[1] / "build" / FOLDER / "tests" / "emulator"
@@ -39,9 +39,9 @@ def emulator() -> Any:
     return module
 
 
-def emulated_kernels() -> _gpu.Kernels:
+def emulated_kernels() -> gpu.Kernels:
     """The CUDA kernels on NumPy arrays."""
-    return _gpu.Kernels(
+    return gpu.Kernels(
         emulator(), lambda: 0, np.empty, lambda value: value, lambda array: array.ctypes.data
     )
 
@@ -49,7 +49,7 @@ def emulated_kernels() -> _gpu.Kernels:
 def device_kernels() -> None:
     """Skip the test where CUDA kernels cannot run."""
     try:
-        _dispatch.cuda()
+        dispatch.cuda()
     except RuntimeError as error:
         absent("cuda", str(error))
 
@@ -71,7 +71,7 @@ class Arrays:
         """A NumPy array as the backend's; anything else as it is."""
         if self.name != "cuda" or not isinstance(value, np.ndarray):
             return value
-        cupy = _gpu.load_cupy()
+        cupy = gpu.load_cupy()
         return cupy.asarray(value)
 
     def back(self, value: Any) -> Any:
@@ -105,7 +105,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     name = request.param
     if name == "emu":
         kernels = emulated_kernels()
-        monkeypatch.setattr(_dispatch, "CPU", _dispatch.Backend(np, kernels))
+        monkeypatch.setattr(dispatch, "CPU", dispatch.Backend(np, kernels))
     elif name == "cuda":
         device_kernels()
     return Arrays(name)

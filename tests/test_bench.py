@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fastconv.bench import cli, problems, suites, table, worker
+from fastconv.bench import problems, suites, table, worker
 from fastconv.bench.problems import Case, ConvProblem, GemmProblem, PoolProblem, TrainProblem
 from fastconv.bench.report import Report
 from fastconv.bench.rounds import Row, Timing, measure
+from fastconv.commands import bench as cli
 
 CONV = ConvProblem("a.conv", "a", (3,), C=6, H=12, W=17, K=8, R=3, S=5, padding=2, dilation=2)
 STRIDED = ConvProblem("a.strided", "a", (3,), C=5, H=11, W=9, K=7, R=4, S=3, stride=3, padding=1)

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import fastconv
-from fastconv import cli, models, train
+from fastconv import models
+from fastconv.commands import main as cli
+from fastconv.commands import train
 
 
 def test_choices_are_what_is_there() -> None:
@@ -64,7 +66,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom fastconv.cli import main\n"
+        "import sys\nfrom fastconv.commands.main import main\n"
         "try: main(['train', '--help'])\nexcept SystemExit: print(*sys.modules)"
     )
     output = subprocess.run(

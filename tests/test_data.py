@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastconv import data
-from fastconv._extras import require
+from fastconv._backend.extras import require
 from fastconv.data import datasets, sources
 from webserver import Handler, serving
 

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastconv import data, nn, predict
+from fastconv import data, nn
+from fastconv.commands import predict
 from fastconv.data import cifar
 from fastconv.data.idx import read_idx
 from fastconv.data.image import read_digit

@@ -13,7 +13,8 @@ import pytest
 import fastconv
 from backends import emulator
 from checks import refuses, run_python
-from fastconv import _core, _gpu, models, nn
+from fastconv import _core, models, nn
+from fastconv._backend import gpu as _gpu
 
 try:
     import cupy

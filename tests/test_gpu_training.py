@@ -9,7 +9,8 @@ import pytest
 
 import device_arrays
 from backends import Arrays, backend, emulator
-from fastconv import _gpu, data, models, nn, optim
+from fastconv import data, models, nn, optim
+from fastconv._backend import gpu
 
 __all__ = ["backend"]
 
@@ -59,11 +60,11 @@ def losses(device: str) -> list[float]:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA backend with arrays that refuse NumPy's, and emulated kernels."""
-    kernels = _gpu.Kernels(
+    kernels = gpu.Kernels(
         emulator(), lambda: 0, np.empty, device_arrays.plain, lambda array: array.ctypes.data
     )
     monkeypatch.setitem(sys.modules, "cupy", device_arrays.namespace)
-    monkeypatch.setattr(_gpu, "kernels", lambda: kernels)
+    monkeypatch.setattr(gpu, "kernels", lambda: kernels)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import fastconv
 from cases import CONV_CASES
 from checks import LAYOUTS, Layout, integer_problem, same_bits, to
-from fastconv import _dispatch
+from fastconv._backend import dispatch
 
 CASE = next(case for case in CONV_CASES if case.name == "all_at_once")
 PROBLEM = integer_problem(CASE)
@@ -77,7 +77,7 @@ def test_pools_and_transposed_convolutions_take_them_too(produce: Callable[[Any]
 @producer_
 def test_nothing_is_copied(produce: Callable[[Any], Any]) -> None:
     x = produce(PROBLEM.x.astype(np.float32))
-    _, (seen,) = _dispatch.resolve(x=x)
+    _, (seen,) = dispatch.resolve(x=x)
     assert np.shares_memory(seen, np.from_dlpack(x))
 
 

@@ -113,9 +113,9 @@ def optimizers() -> list[optim.Optimizer]:
 
 @pytest.mark.parametrize("index", range(len(optimizers())))
 def test_blocks_do_not_change_an_update(index: int, rng: np.random.Generator) -> None:
-    size = 2 * optim.BLOCK + 77
+    size = 2 * optim.optimizers.BLOCK + 77
     together = Parameter("all", rng.standard_normal(size, np.float32))
-    borders = [optim.BLOCK - 5, optim.BLOCK + 3]
+    borders = [optim.optimizers.BLOCK - 5, optim.optimizers.BLOCK + 3]
     apart = [Parameter("part", part.copy()) for part in np.split(together.data, borders)]
     one, each = optimizers()[index], [optimizers()[index] for _ in apart]
     for _ in range(3):

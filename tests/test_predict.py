@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fastconv import cli, models, nn
+from fastconv import models, nn
+from fastconv.commands import main as cli
 from fastconv.data.image import read_digit
 
 Gray = NDArray[np.uint8]

@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastconv import cli, data, optim, predict, train
+from fastconv import data, optim
+from fastconv.commands import main as cli
+from fastconv.commands import predict, train
 
 FILES = {
     "confusion_matrix.png",

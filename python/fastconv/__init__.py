@@ -9,12 +9,12 @@
 Layers, optimizers, data sets and models are in fastconv.nn, .optim, .data and .models.
 """
 
-from . import _core, _threads
-from ._config import show_config
-from ._threads import get_num_threads, num_threads, set_num_threads
+from . import _core
+from ._backend.config import show_config
+from ._backend.threads import default_num_threads, get_num_threads, num_threads, set_num_threads
 from .ops import *
 from .ops import __all__ as __all__
 
 __all__ += ("__version__", "get_num_threads", "num_threads", "set_num_threads", "show_config")
 __version__ = _core.__version__
-_core.set_num_threads(_threads.default_num_threads())
+_core.set_num_threads(default_num_threads())

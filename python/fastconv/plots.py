@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._extras import require
+from ._backend.extras import require
 from .nn.layer import evaluating
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._extras import require
+from .._backend.extras import require
 from .problems import ConvProblem, PoolProblem, Problem
 from .report import OURS, Report, geometric_mean, is_ours, kind, ratio, rival
 from .rounds import Row

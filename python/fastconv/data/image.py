@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .._extras import require
+from .._backend.extras import require
 
 if TYPE_CHECKING:
     from PIL import Image

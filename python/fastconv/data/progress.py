@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .._extras import require
+from .._backend.extras import require
 
 
 class _Bar:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._extras import require
+from .._backend.extras import require
 from .files import DataFileError
 from .progress import download_bar
 

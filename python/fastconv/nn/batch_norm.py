@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from .._geometry import check_layout
-from ..schedules import check
+from .._backend.geometry import check_layout
+from .._checks import check
 from . import init
 from .layer import Array, Buffer, Layer, Parameter, check_activation, positive
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._dispatch import namespace
-from .._extras import require
+from .._backend.dispatch import namespace
+from .._backend.extras import require
 from .layer import Array, move
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from .._geometry import AxisArgument, PaddingArgument, check_layout, per_axis
+from .._backend.geometry import AxisArgument, PaddingArgument, check_layout, per_axis
 from . import init
 from .layer import Array, Layer, Parameter, check_activation, positive
 

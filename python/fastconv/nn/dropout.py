@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._dispatch import namespace
+from .._backend.dispatch import namespace
 from .init import RNG
 from .layer import Array, Layer
 

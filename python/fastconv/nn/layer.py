@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import ops
-from .._dispatch import cuda
+from .._backend.dispatch import cuda
 
 Array = NDArray[Any]
 

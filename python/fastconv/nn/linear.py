@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from .._dispatch import resolve
+from .._backend.dispatch import resolve
 from . import init
 from .layer import Array, Layer, Parameter, check_activation, positive
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from .._dispatch import resolve
+from .._backend.dispatch import resolve
 from .activations import sigmoid
 from .layer import Array
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .. import ops
-from .._geometry import AxisArgument, PaddingArgument, check_layout
+from .._backend.geometry import AxisArgument, PaddingArgument, check_layout
 from .layer import Array, Layer
 
 

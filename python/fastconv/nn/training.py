@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from .._dispatch import namespace, resolve
+from .._backend.dispatch import namespace, resolve
 from .dropout import Dropout
 from .layer import Array, evaluating, move, positive
 from .losses import Loss, SoftmaxCrossEntropy

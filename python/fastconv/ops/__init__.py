@@ -38,17 +38,17 @@ written then.
 Results do not depend on the number of threads.
 """
 
+from ._batch_norm import batch_moments as batch_moments
+from ._batch_norm import batch_norm as batch_norm
+from ._batch_norm import batch_norm_grad as batch_norm_grad
+from ._dense import add as add
+from ._dense import column_sum as column_sum
+from ._dense import matmul as matmul
+from ._dense import relu as relu
+from ._dense import relu_grad as relu_grad
 from .avg_pool import *
-from .batch_norm import batch_moments as batch_moments
-from .batch_norm import batch_norm as batch_norm
-from .batch_norm import batch_norm_grad as batch_norm_grad
 from .conv import *
 from .conv_transpose import *
-from .dense import add as add
-from .dense import column_sum as column_sum
-from .dense import matmul as matmul
-from .dense import relu as relu
-from .dense import relu_grad as relu_grad
 from .max_pool import *
 from .max_pool import max_pool1d_tracked as max_pool1d_tracked
 from .max_pool import max_pool1d_tracked_grad as max_pool1d_tracked_grad

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .._dispatch import Backend, output, resolve
-from ._arguments import Array, channel_axis
+from .._backend.dispatch import Backend, output, resolve
+from .options import Array, channel_axis
 
 Gradients = tuple[Array | None, Array | None, Array | None]
 

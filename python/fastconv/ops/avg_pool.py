@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .. import _geometry
-from .._dispatch import Backend, output, resolve
-from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Array, Layout, channel_axis
+from .._backend import geometry as _geometry
+from .._backend.dispatch import Backend, output, resolve
+from .._backend.geometry import AxisArgument, PaddingArgument
 from ._ranks import other_ranks
+from .options import Array, Layout, channel_axis
 
 
 def avg_pool2d(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from .. import _geometry
-from .._dispatch import output, resolve
-from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Array, Layout, channel_axis, is_relu
+from .._backend import geometry as _geometry
+from .._backend.dispatch import output, resolve
+from .._backend.geometry import AxisArgument, PaddingArgument
 from ._gradients import gradients
 from ._ranks import other_ranks
+from .options import Array, Layout, channel_axis, is_relu
 
 
 def conv2d(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from .. import _geometry
-from .._dispatch import output, resolve
-from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Array, Layout, is_relu
+from .._backend import geometry as _geometry
+from .._backend.dispatch import output, resolve
+from .._backend.geometry import AxisArgument, PaddingArgument
 from ._gradients import gradients
 from ._ranks import other_ranks
 from .conv import conv2d_grad_bias
+from .options import Array, Layout, is_relu
 
 
 def conv_transpose2d(

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import _geometry
-from .._dispatch import output, resolve
-from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Array, Layout, channel_axis
+from .._backend import geometry as _geometry
+from .._backend.dispatch import output, resolve
+from .._backend.geometry import AxisArgument, PaddingArgument
 from ._ranks import other_ranks
+from .options import Array, Layout, channel_axis
 
 _MOST_TAPS = 255  # of a window: their numbers are bytes, and one of these says that there is none
 

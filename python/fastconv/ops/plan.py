@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import _core, _geometry
-from .._geometry import AxisArgument, PaddingArgument
-from ._arguments import Layout
+from .. import _core
+from .._backend import geometry as _geometry
+from .._backend.geometry import AxisArgument, PaddingArgument
+from .options import Layout
 
 _AXES = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
 

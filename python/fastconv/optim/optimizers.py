@@ -1,4 +1,4 @@
-"""Optimizers over one flat buffer, and learning-rate schedules.
+"""Optimizers over one flat buffer.
 
 At its first step an optimizer moves all parameters of a dtype into one flat array, and their
 gradients into another; each `Parameter.data` and `.grad` becomes a view. An update is then a few
@@ -15,11 +15,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ._dispatch import namespace
-from .nn.layer import Array, Parameter, move
-from .schedules import Cosine, OneCycle, StepDecay, check
-
-__all__ = ["SGD", "Adam", "AdamW", "Cosine", "OneCycle", "Optimizer", "RMSprop", "StepDecay"]
+from .._backend.dispatch import namespace
+from .._checks import check
+from ..nn.layer import Array, Parameter, move
 
 LearningRate: TypeAlias = float | Callable[[int], float]
 

@@ -19,11 +19,11 @@ import numpy as np
 
 import fastconv
 
-from . import data, models, nn, optim, plots
-from ._extras import require
-from .data import cifar
-from .data.datasets import FASHION_MNIST, MNIST, Split, locate
-from .nn.training import Augment, Metrics
+from .. import data, models, nn, optim, plots
+from .._backend.extras import require
+from ..data import cifar
+from ..data.datasets import FASHION_MNIST, MNIST, Split, locate
+from ..nn.training import Augment, Metrics
 from .progress import reporting
 
 DIGITS = tuple("0123456789")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._extras import require
-from .nn import Callback
-from .nn.training import Metrics
+from .._backend.extras import require
+from ..nn import Callback
+from ..nn.training import Metrics
 
 HEADER = (
     f"{'epoch':>5} {'loss':>14} {'accuracy':>8} {'test loss':>14} {'accuracy':>8} "

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .._dispatch import output, resolve
-from .._geometry import check_layout
-from ._arguments import Array, is_relu
+from .._backend.dispatch import output, resolve
+from .._backend.geometry import check_layout
+from .options import Array, is_relu
 
 
 def batch_moments(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import SupportsIndex
 
-from . import _core
+from .. import _core
 
 
 def _checked(n: SupportsIndex, name: str) -> int:

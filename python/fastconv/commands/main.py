@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, show_config
+from .. import __version__, show_config
 
 # A command imports what it needs when it runs, so that --help is quick.
 MODELS = ("mnist_convnet", "mlp", "lenet5", "resnet20")
@@ -114,10 +114,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    from .bench import cli
+    from . import bench
 
-    cli.add_arguments(parser)
-    parser.set_defaults(run=cli.run)
+    bench.add_arguments(parser)
+    parser.set_defaults(run=bench.run)
 
 
 def _train(args: Namespace) -> int:
@@ -135,7 +135,7 @@ def _predict(args: Namespace) -> int:
 def _info(args: Namespace) -> int:
     from importlib import metadata
 
-    from .data import cifar, datasets, sources
+    from ..data import cifar, datasets, sources
 
     show_config()
     print("\noptional packages")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .. import _geometry
+from .._backend import geometry as _geometry
 
 Array = Any  # numpy.ndarray, or anything with __dlpack__
 Layout = Literal["NCW", "NWC", "NCHW", "NHWC", "NCDHW", "NDHWC"]

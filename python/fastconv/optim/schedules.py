@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .._checks import check
+
 
 @dataclass(frozen=True)
 class StepDecay:
@@ -75,9 +77,3 @@ class OneCycle:
 def _half_cosine(start: float, end: float, progress: float) -> float:
     """From start at progress 0 to end at 1 and after."""
     return end + (start - end) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-
-
-def check(name: str, value: float, valid: bool, expected: str) -> None:
-    """Raise ValueError unless `value` is `valid` and finite."""
-    if not (valid and math.isfinite(value)):
-        raise ValueError(f"{name} is {value}, expected {expected}")

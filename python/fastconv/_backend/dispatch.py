@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, _gpu
+from .. import _core
+from . import gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ _CUDA_DEVICE = 2
 
 def cuda() -> Backend:
     """The CUDA backend; a RuntimeError says what it lacks: module, CuPy, driver or device."""
-    gpu_kernels = _gpu.kernels()
-    return Backend(_gpu.load_cupy(), gpu_kernels)
+    gpu_kernels = gpu.kernels()
+    return Backend(gpu.load_cupy(), gpu_kernels)
 
 
 def resolve(**arrays: Any) -> tuple[Backend, list[Any]]:
@@ -51,7 +52,7 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Any]]:
     else:
         return CPU, list(arrays.values())
     if any(_on_gpu(value) for value in arrays.values()):
-        return cuda(), [_gpu.as_cupy(name, value) for name, value in arrays.items()]
+        return cuda(), [gpu.as_cupy(name, value) for name, value in arrays.items()]
     return CPU, [_as_numpy(name, value) for name, value in arrays.items()]
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import _core
+from .. import _core
 
 PaddingArgument: TypeAlias = "int | str | Iterable[int] | Iterable[tuple[int, int]]"
 AxisArgument: TypeAlias = "int | Iterable[int]"

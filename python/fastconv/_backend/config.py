@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import _core, _gpu
+from .. import _core
+from . import gpu
 
 
 def config() -> dict[str, str]:
@@ -20,8 +21,8 @@ def config() -> dict[str, str]:
 def _cuda() -> str:
     """Whether arrays on a GPU can be used, or what is missing."""
     try:
-        _gpu.load_module()
-        return f"ready, CuPy {_gpu.load_cupy().__version__}"
+        gpu.load_module()
+        return f"ready, CuPy {gpu.load_cupy().__version__}"
     except RuntimeError as error:
         return str(error)
 

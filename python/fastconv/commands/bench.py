@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .._extras import require
-from . import environment, process, table
-from .peers import names
-from .problems import Case
-from .process import WorkerError, WorkerProcess
-from .report import OURS, Report, dumps
-from .rounds import measure, measure_start
-from .suites import PASSES, SMALLEST, SUITES, select
+from .._backend.extras import require
+from ..bench import environment, process, table
+from ..bench.peers import names
+from ..bench.problems import Case
+from ..bench.process import WorkerError, WorkerProcess
+from ..bench.report import OURS, Report, dumps
+from ..bench.rounds import measure, measure_start
+from ..bench.suites import PASSES, SMALLEST, SUITES, select
 
 _EPILOG = """\
 Each library runs in a process of its own, all with the same number of threads; while one is
@@ -226,7 +226,7 @@ def _finish(args: argparse.Namespace, report: Report) -> None:
         os.replace(partial, args.json)
         print(f"wrote {args.json}")
     if args.plot is not None and any(row.case.kind in ("conv", "max_pool") for row in report.rows):
-        from .plot import draw
+        from ..bench.plot import draw
 
         draw(report, args.plot)
         print(f"wrote {args.plot}")

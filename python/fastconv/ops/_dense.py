@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from .._dispatch import Backend, output, resolve
-from ._arguments import Array, is_relu
+from .._backend.dispatch import Backend, output, resolve
+from .options import Array, is_relu
 
 
 def matmul(

@@ -1,0 +1,1 @@
+"""Below the functions and layers: whose arrays these are, which kernels serve them, and how."""

@@ -1,8 +1,8 @@
 // Batch normalisation as Python sees it.
 #pragma once
 
-#include "arrays.hpp"
 #include "gil.hpp"
+#include "views.hpp"
 
 namespace fastconv::bindings {
 

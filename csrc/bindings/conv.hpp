@@ -6,10 +6,10 @@
 #include <optional>
 #include <string>
 
-#include "arrays.hpp"
 #include "geometry.hpp"
 #include "gil.hpp"
 #include "options.hpp"
+#include "views.hpp"
 
 namespace fastconv::bindings {
 

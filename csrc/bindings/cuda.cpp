@@ -1,13 +1,13 @@
 // fastconv._cuda: the CUDA backend. It has the ops of _core, each with a stream and an allocator of scratch memory
 // before the arguments. Arrays come as NumPy arrays that describe device memory: only their shapes, strides and
-// pointers are looked at, which is all that the checks of arrays.hpp need.
+// pointers are looked at, which is all that the checks of checks.hpp need.
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
 #include "../cuda/context.hpp"
 #include "../cuda/device.hpp"
-#include "arrays.hpp"
 #include "batch_norm.hpp"
+#include "checks.hpp"
 #include "conv.hpp"
 #include "dense.hpp"
 #include "pool.hpp"

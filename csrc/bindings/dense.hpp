@@ -3,9 +3,9 @@
 
 #include <optional>
 
-#include "arrays.hpp"
 #include "gil.hpp"
 #include "options.hpp"
+#include "views.hpp"
 
 namespace fastconv::bindings {
 

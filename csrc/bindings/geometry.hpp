@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-#include "arrays.hpp"
+#include "checks.hpp"
 
 namespace fastconv::bindings {
 

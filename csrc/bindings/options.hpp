@@ -4,7 +4,7 @@
 #include <string>
 #include <type_traits>
 
-#include "arrays.hpp"
+#include "checks.hpp"
 
 namespace fastconv::bindings {
 

@@ -3,9 +3,9 @@
 
 #include <optional>
 
-#include "arrays.hpp"
 #include "geometry.hpp"
 #include "gil.hpp"
+#include "views.hpp"
 
 namespace fastconv::bindings {
 

@@ -1,8 +1,8 @@
 // ReLU, its gradient and a sum through it as Python sees them.
 #pragma once
 
-#include "arrays.hpp"
 #include "gil.hpp"
+#include "views.hpp"
 
 namespace fastconv::bindings {
 

@@ -6,8 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -139,10 +137,6 @@ inline bool element_strides(const py::array& a) {
          std::all_of(a.strides(), a.strides() + a.ndim(), [&](py::ssize_t s) { return s % a.itemsize() == 0; });
 }
 
-// An input that kernels can address by element strides: the array itself, or a copy of one that is unaligned or whose
-// strides are no multiple of the item size.
-inline py::array addressable(const py::array& a) { return element_strides(a) ? a : py::array(a.attr("copy")("C")); }
-
 template <class T>
 void check_contiguous(const py::array& a, const char* name) {
   check_type<T>(a, name, "");
@@ -195,53 +189,6 @@ void check_output(const py::array& a, const std::string& name, const std::string
   check_type<T>(a, name, like);
   check_shape(a, name, shape, why);
   check_writable(a, name);
-}
-
-// Strides in elements, axes as [N, C, (D, (H,)) W]; missing spatial axes have extent one and stride zero.
-template <class T>
-Tensor<T> as_tensor(T* data, const py::array& a, bool channels_last) {
-  const py::ssize_t spatial = a.ndim() - 2, item = a.itemsize();
-  Tensor<T> t{data, {}};
-  t.stride[0] = a.strides(0) / item;
-  t.stride[1] = a.strides(channels_last ? a.ndim() - 1 : 1) / item;
-  for (py::ssize_t i = 0; i < spatial; ++i) {
-    t.stride[static_cast<std::size_t>(5 - spatial + i)] = a.strides((channels_last ? 1 : 2) + i) / item;
-  }
-  return t;
-}
-
-// The extents of the same axes.
-inline std::array<int64_t, 5> tensor_shape(const py::array& a, bool channels_last) {
-  const py::ssize_t spatial = a.ndim() - 2;
-  std::array<int64_t, 5> shape{a.shape(0), a.shape(channels_last ? a.ndim() - 1 : 1), 1, 1, 1};
-  for (py::ssize_t i = 0; i < spatial; ++i) {
-    shape[static_cast<std::size_t>(5 - spatial + i)] = a.shape((channels_last ? 1 : 2) + i);
-  }
-  return shape;
-}
-
-template <class T>
-Tensor<const T> readable(const py::array& a, bool channels_last) {
-  return as_tensor(static_cast<const T*>(a.data()), a, channels_last);
-}
-template <class T>
-Tensor<T> writable(py::array& a, bool channels_last) {
-  return as_tensor(static_cast<T*>(a.mutable_data()), a, channels_last);
-}
-
-template <class T>
-Matrix<const T> readable_matrix(const py::array& a) {
-  return {static_cast<const T*>(a.data()), a.shape(0), a.shape(1), a.strides(0) / a.itemsize(),
-          a.strides(1) / a.itemsize()};
-}
-
-template <class T>
-Vector<const T> optional_vector(const std::optional<py::array>& a, const char* name, int64_t size, const char* why,
-                                const char* like) {
-  if (!a) return {};
-  check_type<T>(*a, name, like);
-  check_shape(*a, name, {size}, why);
-  return {static_cast<const T*>(a->data()), a->strides(0) / a->itemsize()};
 }
 
 }  // namespace fastconv::bindings

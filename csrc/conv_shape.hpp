@@ -104,6 +104,13 @@ constexpr void pad_same(Axis& a, bool extra_before) {
   a.pad_end = total - a.pad_begin;
 }
 
+// The extent of a transposed convolution's result, the inputs that lead to the axis's outputs: what the windows span
+// without the padding, and `extra` cells after it; or, under padding "same", a stride for each output.
+constexpr int64_t transposed_extent(const Axis& a, int64_t extra) {
+  return (a.out - 1) * a.stride + a.window() + extra - a.pad_begin - a.pad_end;
+}
+constexpr int64_t transposed_same_extent(const Axis& a) { return a.out * a.stride; }
+
 struct ConvShape {
   int64_t n = 1, c = 1, k = 1, groups = 1;
   std::array<Axis, 3> axis;

@@ -49,11 +49,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("exchange_thread_limit", cpu::exchange_thread_limit);
   m.attr("__version__") = FASTCONV_VERSION;
   m.attr("MAX_THREADS") = cpu::kMaxThreads;
-#if defined(__clang__)
-  m.attr("COMPILER") = __VERSION__;
-#else
   m.attr("COMPILER") = "g++ " __VERSION__;
-#endif
   m.def("isa", [] { return cpu::kernels().isa; });
   m.def("available_isas", cpu::available_isas);
   m.def("blas_version", cpu::blas_version);

@@ -166,7 +166,7 @@ void apply_transposed_output(const Padding& padding, const Dims& output_padding,
     Axis& a = axis[3 - spatial + i];
     if (static_cast<double>(a.out) * static_cast<double>(a.stride) > kMaxTransposed)
       throw py::value_error("the output would have 2**48 or more cells along an axis; " + shapes);
-    a.in = a.out * a.stride;  // "same"
+    a.in = transposed_same_extent(a);
     if (output_padding[i] >= (same ? 1 : std::max(a.stride, a.dilation))) {
       throw py::value_error("output_padding must be less than stride or dilation, and 0 with padding \"same\", got " +
                             std::to_string(output_padding[i]) + " for stride " + std::to_string(a.stride) +
@@ -177,7 +177,7 @@ void apply_transposed_output(const Padding& padding, const Dims& output_padding,
   for (std::size_t i = 0; i < 3; ++i) {
     Axis& a = axis[i];
     const int64_t extra = i < 3 - spatial ? 0 : output_padding[i - (3 - spatial)];
-    if (!same) a.in = (a.out - 1) * a.stride + a.window() + extra - a.pad_begin - a.pad_end;
+    if (!same) a.in = transposed_extent(a, extra);
     if (a.out > 0 && a.in > 0) continue;
     throw py::value_error(std::string("the output would have no ") + kAxisName[i] + ": " + std::to_string(a.out) +
                           " cells at stride " + std::to_string(a.stride) + " under a window of " +

@@ -88,6 +88,21 @@ TEST(pad_same_adds_the_least_padding_that_gives_the_output) {
   });
 }
 
+TEST(transposed_extents_lead_to_the_outputs_they_come_from) {
+  for_each_axis([](Axis a) {
+    for (a.out = 1; a.out <= 4; ++a.out) {
+      Axis back = a;
+      for (int64_t extra = 0; extra < a.stride; ++extra) {
+        back.in = transposed_extent(a, extra);
+        CHECK_EQUAL(output_extent(back), a.out, "axis", a, "extra", extra);
+      }
+      back.in = transposed_same_extent(a);
+      pad_same(back, false);
+      CHECK_EQUAL(output_extent(back), a.out, "axis", a);
+    }
+  });
+}
+
 // Windows as ranges, without dilation, against the outputs and taps that meet each input.
 TEST(windows_and_the_windows_over_an_input_are_each_others_inverse) {
   for_each_axis([](Axis a) {

@@ -13,6 +13,7 @@ nox.options.reuse_venv = "yes"
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
 EMULATED = ("nehalem", "aarch64")
+SOURCE_RULES = ("circles",)  # of tools/check_source.py; more as the tree passes them
 CUDA_TOOLS = (
     "pybind11>=3.1",
     "nvidia-cuda-cuobjdump==13.2.*",
@@ -46,6 +47,7 @@ def lint(session: nox.Session) -> None:
     sources = [p for top in ("csrc", "tests") for p in Path(top).rglob("*") if p.suffix in kinds]
     session.run("clang-format", "--dry-run", "--Werror", *map(str, sources))
     session.run("codespell")
+    session.run("python", "tools/check_source.py", *SOURCE_RULES)
 
 
 @nox.session

@@ -10,14 +10,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__, show_config
+from .. import __version__
+from .console import print_error
 
 # A command imports what it needs when it runs, so that --help is quick.
 MODELS = ("mnist_convnet", "mlp", "lenet5", "resnet20")
 DATA = ("mnist_sample", "mnist", "fashion_mnist", "cifar10")
 OPTIMIZERS = ("sgd", "rmsprop", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
-OPTIONAL_PACKAGES = ("cupy-cuda13x", "matplotlib", "ml_dtypes", "pooch", "rich", "safetensors")
 EXPECTED_ERRORS = (ValueError, OSError, RuntimeError, ImportError, ArithmeticError, MemoryError)
 
 
@@ -41,15 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(error)
         return 1
     return status
-
-
-def print_error(error: Exception) -> None:
-    """One line on standard error: which file, where the system names one, and what is wrong."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        message = f"{error.filename}: {error.strerror}"
-    else:
-        message = " ".join(str(error).split()) or type(error).__name__
-    print(f"fastconv: error: {message}", file=sys.stderr)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -133,27 +124,9 @@ def _predict(args: Namespace) -> int:
 
 
 def _info(args: Namespace) -> int:
-    from importlib import metadata
+    from .info import run
 
-    from ..data import cifar, datasets, sources
-
-    show_config()
-    print("\noptional packages")
-    for name in OPTIONAL_PACKAGES:
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            version = "not installed"
-        print(f"  {name:<14} {version}")
-    print("\ndata\n  mnist_sample   embedded in the package")
-    try:
-        print(f"  cache folder   {sources.cache_folder()}")
-        print(f"  mnist          {datasets.locate(datasets.MNIST)}")
-        print(f"  fashion_mnist  {datasets.locate(datasets.FASHION_MNIST)}")
-        print(f"  cifar10        {cifar.locate()}")
-    except (OSError, ModuleNotFoundError) as error:
-        print(f"  {error}")
-    return 0
+    return run()
 
 
 def _positive_int(text: str) -> int:

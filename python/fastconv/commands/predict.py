@@ -10,7 +10,7 @@ import numpy as np
 from .. import models, nn
 from .._backend.extras import require
 from ..data.image import SIDE, read_digit
-from .main import print_error
+from .console import print_error
 
 
 def run(args: Namespace) -> int:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .._backend.dispatch import namespace
 from .._backend.extras import require
 from .layer import Array, move
-
-if TYPE_CHECKING:
-    from .sequential import Sequential
+from .training import Trainable
 
 DTYPES = {"F32": "float32", "F64": "float64"}  # those of parameters
 
 
-def save(model: Sequential, path: str | os.PathLike[str]) -> None:
+def save(model: Trainable, path: str | os.PathLike[str]) -> None:
     """Write the model's parameters, buffers and name to `path`, whole or not at all."""
     numpy_format = require("safetensors.numpy", "train")
     tensors = {s.name: np.ascontiguousarray(move(s.data, np)) for s in model.state()}
@@ -37,7 +35,7 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(model: Sequential, path: str | os.PathLike[str]) -> None:
+def load(model: Trainable, path: str | os.PathLike[str]) -> None:
     """Read what `save` wrote in place; on a mismatch raise before anything is written."""
     safetensors = require("safetensors", "train")
     state = {s.name: s.data for s in model.state()}
@@ -53,7 +51,7 @@ def load(model: Sequential, path: str | os.PathLike[str]) -> None:
 
 
 def _check_fit(
-    model: Sequential, path: str | os.PathLike[str], state: dict[str, Array], found: dict[str, str]
+    model: Trainable, path: str | os.PathLike[str], state: dict[str, Array], found: dict[str, str]
 ) -> None:
     """The file's arrays are the model's: all names, shapes and dtypes, by its header alone."""
     wanted = {name: f"{data.dtype} {data.shape}" for name, data in state.items()}

@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from . import checkpoint, training
+from . import checkpoint
 from .layer import Array, Layer
-from .losses import Loss
 from .summary import table
-
-if TYPE_CHECKING:
-    from ..optim import Optimizer
+from .training import Trainable
 
 
-class Sequential(Layer):
+class Sequential(Trainable):
     """The layers applied in order; itself a layer, so it nests.
 
     Parameters are named by position ("0.weight", "3.bias"). `name` goes into saved files.
@@ -73,12 +67,6 @@ class Sequential(Layer):
         if first is not None:
             first.needs_input_grad = needed
 
-    @property
-    def dtype(self) -> np.dtype[np.floating]:
-        """The dtype of the parameters, which inputs share; float32 where there are none."""
-        parameters = self.parameters()
-        return parameters[0].data.dtype if parameters else np.dtype(np.float32)
-
     def summary(self, input_shape: Sequence[int]) -> str:
         """A table of layers, output shapes, parameters and MFLOPs for one input.
 
@@ -86,56 +74,6 @@ class Sequential(Layer):
         the convolutions and dense products in one forward pass.
         """
         return table(self, input_shape)
-
-    def fit(
-        self,
-        x: Array,
-        y: Array,
-        *,
-        epochs: int,
-        batch_size: int,
-        optimizer: Optimizer,
-        loss: Loss,
-        validation_data: tuple[Array, Array] | None = None,
-        shuffle: bool = True,
-        seed: int | None = None,
-        callbacks: Sequence[training.Callback] = (),
-        augment: training.Augment | None = None,
-    ) -> training.History:
-        """Train on samples x (first axis) with targets y, and return what each epoch measured.
-
-        x has the model's dtype, or is uint8 and taken as x / 255. The last batch may be smaller.
-        augment(batch, rng) changes each batch of x before it is used, as `data.augment` does.
-        A `seed` repeats a run bit for bit, on any number of threads. Raises FloatingPointError
-        when the loss is no longer finite. An interrupt leaves the weights of the last step.
-        """
-        return training.fit(
-            self,
-            x,
-            y,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            loss=loss,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            seed=seed,
-            callbacks=callbacks,
-            augment=augment,
-        )
-
-    def evaluate(
-        self, x: Array, y: Array, *, loss: Loss | None = None, batch_size: int = 256
-    ) -> dict[str, float]:
-        """The mean "loss" over all samples and, for class labels, the "accuracy" in [0, 1].
-
-        `loss` is SoftmaxCrossEntropy unless given.
-        """
-        return training.evaluate(self, x, y, loss=loss, batch_size=batch_size)
-
-    def predict(self, x: Array, batch_size: int = 256) -> Array:
-        """The model's raw output (logits) for all samples, in evaluation mode."""
-        return training.predict(self, x, batch_size=batch_size)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write parameters, buffers and the model's name as safetensors, whole or not at all."""

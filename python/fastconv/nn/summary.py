@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from .layer import Array, Layer, evaluating
-
-if TYPE_CHECKING:
-    from .sequential import Sequential
+from .training import Trainable
 
 Shape: TypeAlias = tuple[int, ...]
 Shapes: TypeAlias = dict[Layer, tuple[Shape, Shape]]  # of input and output
 Row: TypeAlias = tuple[str, str, str, str]
 
 
-def table(model: Sequential, input_shape: Sequence[int]) -> str:
+def table(model: Trainable, input_shape: Sequence[int]) -> str:
     """One row a layer, from a forward pass of one sample of zeros, and the totals."""
     shapes: Shapes = {}
     with evaluating(model), _noting(model, shapes):

@@ -1,9 +1,10 @@
-"""The training loop behind `Sequential.fit`, `evaluate` and `predict`."""
+"""Training: what a model has beyond its layers, `fit`, `evaluate` and `predict`."""
 
 from __future__ import annotations
 
 import math
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,11 @@ from numpy.typing import DTypeLike
 
 from .._backend.dispatch import namespace, resolve
 from .dropout import Dropout
-from .layer import Array, evaluating, move, positive
+from .layer import Array, Layer, evaluating, move, positive
 from .losses import Loss, SoftmaxCrossEntropy
 
 if TYPE_CHECKING:
     from ..optim import Optimizer
-    from .sequential import Sequential
 
 Metrics = dict[str, float]
 Augment = Callable[[Array, np.random.Generator], Array]
@@ -78,86 +78,113 @@ class _Means:
         return means
 
 
-def fit(
-    model: Sequential,
-    x: Array,
-    y: Array,
-    *,
-    epochs: int,
-    batch_size: int,
-    optimizer: Optimizer,
-    loss: Loss,
-    validation_data: tuple[Array, Array] | None,
-    shuffle: bool,
-    seed: int | None,
-    callbacks: Sequence[Callback],
-    augment: Augment | None,
-) -> History:
-    """See `Sequential.fit`."""
-    x, y = _samples(model, x, y)
-    if validation_data is not None:
-        validation_data = _samples(model, *validation_data, prefix="validation ")
-    if augment is not None and namespace(x) is not np:
-        raise ValueError("augment takes NumPy batches: train on the CPU, or augment beforehand")
-    if not any(p.trainable for p in model.parameters()):
-        raise ValueError(f"{model.name} has no parameters to train")
-    rng = np.random.default_rng(seed)
+class Trainable(Layer):
+    """A layer that is trained by itself: a model. `name` goes into saved files."""
+
+    name: str
+
+    @abstractmethod
+    def neighbours(self) -> Iterator[tuple[Layer, Layer]]:
+        """The pairs of layers inside this one of which the second takes the first's output."""
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The dtype of the parameters, which inputs share; float32 where there are none."""
+        parameters = self.parameters()
+        return parameters[0].data.dtype if parameters else np.dtype(np.float32)
+
+    def fit(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        epochs: int,
+        batch_size: int,
+        optimizer: Optimizer,
+        loss: Loss,
+        validation_data: tuple[Array, Array] | None = None,
+        shuffle: bool = True,
+        seed: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        augment: Augment | None = None,
+    ) -> History:
+        """Train on samples x (first axis) with targets y, and return what each epoch measured.
+
+        x has the model's dtype, or is uint8 and taken as x / 255. The last batch may be smaller.
+        augment(batch, rng) changes each batch of x before it is used, as `data.augment` does.
+        A `seed` repeats a run bit for bit, on any number of threads. Raises FloatingPointError
+        when the loss is no longer finite. An interrupt leaves the weights of the last step.
+        """
+        x, y = _samples(self, x, y)
+        if validation_data is not None:
+            validation_data = _samples(self, *validation_data, prefix="validation ")
+        if augment is not None and namespace(x) is not np:
+            raise ValueError("augment takes NumPy batches: train on the CPU, or augment beforehand")
+        if not any(p.trainable for p in self.parameters()):
+            raise ValueError(f"{self.name} has no parameters to train")
+        rng = np.random.default_rng(seed)
+        _seed_dropout(self, rng)
+        augment_rng = rng.spawn(1)[0]
+        steps = math.ceil(len(x) / positive("batch_size", batch_size))
+        history = History()
+        # Overflow on the way to divergence is reported once, by the loss, not as many warnings.
+        with _fitting(self), np.errstate(all="ignore"):
+            for epoch in range(positive("epochs", epochs)):
+                for callback in callbacks:
+                    callback.on_epoch_begin(epoch, steps)
+                order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
+                batches = _batches(x, y, order, batch_size)
+                if augment is not None:
+                    batches = _augmented(batches, augment, augment_rng)
+                inputs = _converted(batches, self.dtype)
+                metrics = _train_epoch(self, inputs, epoch, optimizer, loss, callbacks)
+                if validation_data is not None:
+                    validation = self.evaluate(*validation_data, loss=loss)
+                    metrics |= {f"val_{name}": value for name, value in validation.items()}
+                history.append(metrics)
+                stops = [callback.on_epoch_end(epoch, metrics) for callback in callbacks]
+                if any(stops):
+                    break
+        return history
+
+    def evaluate(
+        self, x: Array, y: Array, *, loss: Loss | None = None, batch_size: int = 256
+    ) -> Metrics:
+        """The mean "loss" over all samples and, for class labels, the "accuracy" in [0, 1].
+
+        `loss` is SoftmaxCrossEntropy unless given.
+        """
+        x, y = _samples(self, x, y)
+        loss = SoftmaxCrossEntropy() if loss is None else loss
+        means = _Means()
+        with evaluating(self):
+            for part in _parts(len(x), batch_size):
+                prediction = self.forward(_as_input(x[part], self.dtype))
+                means.add(loss.forward(prediction, y[part]), prediction, y[part])
+        return means.metrics()
+
+    def predict(self, x: Array, batch_size: int = 256) -> Array:
+        """The model's raw output (logits) for all samples, in evaluation mode."""
+        backend, (x,) = resolve(x=x)
+        _check_input(self, x, "x")
+        own = _namespace(self)
+        x = move(x, own)
+        with evaluating(self):
+            outputs = [
+                self.forward(_as_input(x[part], self.dtype)) for part in _parts(len(x), batch_size)
+            ]
+        return move(own.concatenate(outputs), backend.xp)
+
+
+def _seed_dropout(model: Layer, rng: np.random.Generator) -> None:
+    """Give each Dropout a generator of its own, from `rng`."""
     for layer in model.walk():
         if isinstance(layer, Dropout):
             layer.seed(rng.spawn(1)[0])
-    augment_rng = rng.spawn(1)[0]
-    steps = math.ceil(len(x) / positive("batch_size", batch_size))
-    history = History()
-    # Overflow on the way to divergence is reported once, by the loss, not as a string of warnings.
-    with _fitting(model), np.errstate(all="ignore"):
-        for epoch in range(positive("epochs", epochs)):
-            for callback in callbacks:
-                callback.on_epoch_begin(epoch, steps)
-            order = rng.permutation(len(x)) if shuffle else np.arange(len(x))
-            batches = _batches(x, y, order, batch_size)
-            if augment is not None:
-                batches = _augmented(batches, augment, augment_rng)
-            inputs = _converted(batches, model.dtype)
-            metrics = _train_epoch(model, inputs, epoch, optimizer, loss, callbacks)
-            if validation_data is not None:
-                validation = evaluate(model, *validation_data, loss=loss)
-                metrics |= {f"val_{name}": value for name, value in validation.items()}
-            history.append(metrics)
-            stops = [callback.on_epoch_end(epoch, metrics) for callback in callbacks]
-            if any(stops):
-                break
-    return history
-
-
-def evaluate(
-    model: Sequential, x: Array, y: Array, *, loss: Loss | None = None, batch_size: int = 256
-) -> Metrics:
-    """See `Sequential.evaluate`."""
-    x, y = _samples(model, x, y)
-    loss = SoftmaxCrossEntropy() if loss is None else loss
-    means = _Means()
-    with evaluating(model):
-        for part in _parts(len(x), batch_size):
-            prediction = model.forward(_as_input(x[part], model.dtype))
-            means.add(loss.forward(prediction, y[part]), prediction, y[part])
-    return means.metrics()
-
-
-def predict(model: Sequential, x: Array, *, batch_size: int = 256) -> Array:
-    """See `Sequential.predict`."""
-    backend, (x,) = resolve(x=x)
-    _check_input(model, x, "x")
-    own = _namespace(model)
-    x = move(x, own)
-    with evaluating(model):
-        outputs = [
-            model.forward(_as_input(x[part], model.dtype)) for part in _parts(len(x), batch_size)
-        ]
-    return move(own.concatenate(outputs), backend.xp)
 
 
 def _train_epoch(
-    model: Sequential,
+    model: Trainable,
     batches: Iterator[tuple[Array, Array]],
     epoch: int,
     optimizer: Optimizer,
@@ -192,7 +219,7 @@ def _train_epoch(
 
 
 @contextmanager
-def _fitting(model: Sequential) -> Iterator[None]:
+def _fitting(model: Trainable) -> Iterator[None]:
     """Training mode, recycled arrays, no gradient for the data, no pass for a ReLU's gradient that
     the next layer can do; all as it was afterwards."""
     layers = list(model.walk())
@@ -271,7 +298,7 @@ def _parts(samples: int, batch_size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, samples))
 
 
-def _samples(model: Sequential, x: Array, y: Array, prefix: str = "") -> tuple[Array, Array]:
+def _samples(model: Trainable, x: Array, y: Array, prefix: str = "") -> tuple[Array, Array]:
     """x and y as arrays, if they are as many samples and x is what the model takes."""
     _, (x, y) = resolve(**{f"{prefix}x": x, f"{prefix}y": y})
     _check_input(model, x, f"{prefix}x")
@@ -284,13 +311,13 @@ def _samples(model: Sequential, x: Array, y: Array, prefix: str = "") -> tuple[A
     return move(x, xp), move(y, xp)
 
 
-def _namespace(model: Sequential) -> Any:
+def _namespace(model: Trainable) -> Any:
     """numpy or cupy: where the model's parameters are."""
     parameters = model.parameters()
     return namespace(parameters[0].data) if parameters else np
 
 
-def _check_input(model: Sequential, x: Array, name: str) -> None:
+def _check_input(model: Trainable, x: Array, name: str) -> None:
     if x.ndim < 2:
         raise ValueError(f"{name} has shape {x.shape}, expected a batch axis first: x[None]")
     if x.dtype not in (model.dtype, np.uint8):

@@ -1,6 +1,8 @@
 // Which algorithm serves a convolution, and the calls that hand it over.
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <stdexcept>
 
 #include "cpu/depthwise/depthwise.hpp"
@@ -10,6 +12,7 @@
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
+#include "cpu/walk/call.hpp"
 #include "cpu/walk/patches.hpp"
 #include "cpu/winograd/winograd.hpp"
 
@@ -29,6 +32,17 @@ bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
   if (algorithm == Algorithm::winograd) return winograd::serves(s);
   if (algorithm == Algorithm::direct) return depthwise_serves(pass, s) || direct::serves(s);
   return algorithm != Algorithm::wgmma;
+}
+
+// y = relu(y + bias).
+template <class T>
+void finish_all(const ConvShape& s, const Vector<const T>& bias, bool relu, const Tensor<T>& y) {
+  if (bias.data == nullptr && !relu) return;
+  parallel_for(s.n * s.c, num_threads(), [&](int64_t plane, int) {
+    const int64_t c = plane % s.c;
+    for_each_cell(y, plane / s.c, c, in_extents(s), {0, s.cells()},
+                  [&](T& cell, int64_t) { cell = finish(cell, bias, relu, c); });
+  });
 }
 
 // What "auto" is to prefer where it can: the environment's wish.
@@ -60,14 +74,69 @@ void run_within(const ConvPlan& plan, const ConvOptions& options, Run run) {
   }
 }
 
-// y = relu(y + bias).
+// A job that still plans while it runs.
+class OldJob final : public Job {
+ public:
+  explicit OldJob(std::function<void()> body) : Job({"", ""}), body_(std::move(body)) {}
+  void run(std::byte*) const override { body_(); }
+
+ private:
+  std::function<void()> body_;
+};
+
 template <class T>
-void finish_all(const ConvShape& s, const Vector<const T>& bias, bool relu, const Tensor<T>& y) {
-  if (bias.data == nullptr && !relu) return;
-  parallel_for(s.n * s.c, num_threads(), [&](int64_t plane, int) {
-    const int64_t c = plane % s.c;
-    for_each_cell(y, plane / s.c, c, in_extents(s), {0, s.cells()},
-                  [&](T& cell, int64_t) { cell = finish(cell, bias, relu, c); });
+void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+  jobs.push_back(std::make_unique<OldJob>([call, limit, algorithm] {
+    const auto& [pass, shape, a, b, finish, out] = call;
+    if (pass == Pass::forward) {
+      const auto fprop = algorithm == Algorithm::winograd         ? winograd::fprop<T>
+                         : algorithm == Algorithm::implicit       ? implicit::fprop<T>
+                         : algorithm == Algorithm::im2col         ? im2col::fprop<T>
+                         : depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T>
+                                                                  : direct::fprop<T>;
+      return fprop(shape, a, b, finish.bias, finish.relu, out, limit);
+    }
+    if (pass == Pass::weight) {
+      const auto wgrad = algorithm == Algorithm::winograd        ? winograd::wgrad<T>
+                         : algorithm == Algorithm::implicit      ? implicit::wgrad<T>
+                         : algorithm == Algorithm::im2col        ? im2col::wgrad<T>
+                         : depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T>
+                                                                 : direct::wgrad<T>;
+      return wgrad(shape, a, b, out, limit);
+    }
+    if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
+    if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
+    if (algorithm == Algorithm::direct && !depthwise_serves(Pass::input, shape))
+      return direct::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
+    const auto dgrad = algorithm == Algorithm::direct ? depthwise::dgrad<T> : im2col::dgrad<T>;
+    dgrad(shape, a, b, out, limit);
+    finish_all(shape, finish.bias, finish.relu, out);
+  }));
+}
+
+template <class T>
+void plan(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+  add_old(algorithm, call, limit, jobs);
+}
+
+// No sum has a term: the outputs are the bias, or zeros.
+template <class T>
+void fill_empty(const ConvCall<T>& call) {
+  const ConvShape& s = call.shape;
+  const auto value = [&](int64_t channel) { return call.finish(T(0), channel); };
+  if (call.pass == Pass::forward) return fill(call.out, s.n, s.k, out_extents(s), value);
+  if (call.pass == Pass::input) return fill(call.out, s.n, s.c, in_extents(s), value);
+  fill(call.out, s.k, s.group_c(), filter_extents(s), value);
+}
+
+template <class T>
+void compute(const ConvCall<T>& call, const ConvOptions& options) {
+  const ConvPlan chosen = plan_conv(call.pass, call.shape, sizeof(T) == 4, options.algorithm);
+  if (empty_sum(call.shape)) return fill_empty(call);
+  run_within(chosen, options, [&](Algorithm algorithm) {
+    Jobs jobs;
+    plan(algorithm, call, options.workspace_limit, jobs);
+    run(jobs);
   });
 }
 
@@ -130,58 +199,25 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
 template <class T>
 void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                 Tensor<T> y, const ConvOptions& options) {
-  const ConvPlan plan = plan_conv(Pass::forward, shape, sizeof(T) == 4, options.algorithm);
-  if (empty_sum(shape)) {
-    return fill(y, shape.n, shape.k, out_extents(shape), [&](int64_t k) { return finish(T(0), bias, relu, k); });
-  }
-  run_within(plan, options, [&](Algorithm algorithm) {
-    const auto fprop = algorithm == Algorithm::winograd         ? winograd::fprop<T>
-                       : algorithm == Algorithm::implicit       ? implicit::fprop<T>
-                       : algorithm == Algorithm::im2col         ? im2col::fprop<T>
-                       : depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T>
-                                                                : direct::fprop<T>;
-    fprop(shape, x, w, bias, relu, y, options.workspace_limit);
-  });
+  compute<T>({Pass::forward, shape, x, w, {bias, relu}, y}, options);
 }
 
 template <class T>
 void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                           Tensor<T> y, const ConvOptions& options) {
-  const ConvPlan plan = plan_conv(Pass::input, shape, sizeof(T) == 4, options.algorithm);
-  if (empty_sum(shape)) {
-    return fill(y, shape.n, shape.c, in_extents(shape), [&](int64_t c) { return finish(T(0), bias, relu, c); });
-  }
-  run_within(plan, options, [&](Algorithm algorithm) {
-    const auto limit = options.workspace_limit;
-    if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, x, w, bias, relu, y, limit);
-    if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, x, w, bias, relu, y, limit);
-    if (algorithm == Algorithm::direct && !depthwise_serves(Pass::input, shape))
-      return direct::dgrad(shape, x, w, bias, relu, y, limit);
-    const auto dgrad = algorithm == Algorithm::direct ? depthwise::dgrad<T> : im2col::dgrad<T>;
-    dgrad(shape, x, w, y, limit);
-    finish_all(shape, bias, relu, y);
-  });
+  compute<T>({Pass::input, shape, x, w, {bias, relu}, y}, options);
 }
 
 template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
                 const ConvOptions& options) {
-  conv_transpose_fprop(shape, dy, w, {}, false, dx, options);
+  compute<T>({Pass::input, shape, dy, w, {}, dx}, options);
 }
 
 template <class T>
 void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                 const ConvOptions& options) {
-  const ConvPlan plan = plan_conv(Pass::weight, shape, sizeof(T) == 4, options.algorithm);
-  if (empty_sum(shape)) return fill(dw, shape.k, shape.group_c(), filter_extents(shape), [](int64_t) { return T(0); });
-  run_within(plan, options, [&](Algorithm algorithm) {
-    const auto wgrad = algorithm == Algorithm::winograd        ? winograd::wgrad<T>
-                       : algorithm == Algorithm::implicit      ? implicit::wgrad<T>
-                       : algorithm == Algorithm::im2col        ? im2col::wgrad<T>
-                       : depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T>
-                                                               : direct::wgrad<T>;
-    wgrad(shape, dy, x, dw, options.workspace_limit);
-  });
+  compute<T>({Pass::weight, shape, dy, x, {}, dw}, options);
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                                  \

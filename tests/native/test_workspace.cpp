@@ -38,13 +38,14 @@ TEST(workspace_is_aligned_and_kept) {
 
 TEST(workspaces_of_one_thread_share_nothing) {
   const Workspace outer(300);
-  const float* first = nullptr;
-  for (int round = 0; round < 2; ++round) {
-    const Workspace inner(200);
-    CHECK(inner.at<char>(200) <= outer.at<char>(0) || inner.at<char>(0) >= outer.at<char>(300));
-    CHECK(round == 0 || inner.at<float>(0) == first);
-    first = inner.at<float>(0);
-  }
+  const Workspace inner(200), innermost(200), fourth(100);
+  const auto apart = [](const Workspace& a, std::size_t a_size, const Workspace& b, std::size_t b_size) {
+    return a.at<char>(a_size) <= b.at<char>(0) || a.at<char>(0) >= b.at<char>(b_size);
+  };
+  CHECK(apart(inner, 200, outer, 300));
+  CHECK(apart(innermost, 200, outer, 300));
+  CHECK(apart(innermost, 200, inner, 200));
+  CHECK(apart(fourth, 100, innermost, 200));
 }
 
 TEST(workspace_grows) {

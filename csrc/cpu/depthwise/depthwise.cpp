@@ -17,14 +17,13 @@
 namespace fastconv::cpu::depthwise {
 namespace {
 
-constexpr double kSerialFlops = 1e5;  // below this, waking a thread costs more than it saves
 constexpr int64_t kVectors = 32;      // of channels that are computed together
 constexpr int64_t kBandRows = 9;
 constexpr int64_t kMinTasks = 4;
 constexpr int64_t kSmallPlane = 16 * 16;  // cells
 constexpr int64_t kTaskCells = 1 << 12;   // of planes that are computed together
 
-int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
+int threads_for(const ConvShape& s) { return cpu::threads_for(s.flops(), kSerialScalarFlops); }
 
 template <class T, class U>
 bool channels_last(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {

@@ -13,7 +13,7 @@ inline constexpr int64_t kStageBytes = 512 << 10;       // part of a second-leve
 inline constexpr int64_t kMaxStage = int64_t{1} << 31;  // elements that 32-bit offsets reach
 inline constexpr int64_t kMinPixels = 28;               // of a task, each of which reads all filters
 
-inline int threads_for(const ConvShape& s) { return s.flops() < kSerialFlops ? 1 : num_threads(); }
+inline int threads_for(const ConvShape& s) { return cpu::threads_for(s.flops()); }
 
 // Cells that some neighbouring outputs span along one axis.
 inline int64_t span(const Axis& a, int64_t outputs) { return (outputs - 1) * a.stride + a.window(); }

@@ -20,7 +20,6 @@ namespace fastconv::cpu {
 
 inline constexpr int kMaxWidth = 64;         // lanes of the widest panel
 inline constexpr int kMaxTile = 448;         // elements of the largest tile
-inline constexpr double kSerialFlops = 1e6;  // below this, a second thread costs more than it saves
 
 // Lane i of row k is data[i * lane_stride + k * k_stride].
 template <class T>

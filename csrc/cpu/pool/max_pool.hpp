@@ -7,7 +7,6 @@
 namespace fastconv::cpu {
 
 inline int pool_threads(const PoolShape& s) {
-  constexpr double kSerialCells = 3e4;  // a smaller call is over before another thread wakes
   const double cells = static_cast<double>(s.n) * static_cast<double>(s.c) * static_cast<double>(s.cells());
   return cells < kSerialCells ? 1 : num_threads();
 }

@@ -5,6 +5,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "machine.hpp"
+
 namespace fastconv::cpu {
 
 // A non-owning reference to a callable void(task, slot); the callable outlives the call it is passed to.
@@ -37,6 +39,8 @@ void set_num_threads(int threads);  // process-wide, 1 <= threads <= kMaxThreads
 int exchange_thread_limit(int threads);
 
 inline constexpr int kMaxThreads = 1024;
-inline constexpr int64_t kEnoughTasks = 8;  // so that two to four threads end at about the same time
+
+// Threads for so many operations: one where a second costs more than it saves.
+inline int threads_for(double flops, double serial = kSerialFlops) { return flops < serial ? 1 : num_threads(); }
 
 }  // namespace fastconv::cpu

@@ -2,17 +2,17 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include "machine.hpp"
 
 namespace fastconv::cpu {
-
-inline constexpr std::size_t kCacheLine = 64;
 
 // Bytes of a contiguous array, rounded up to whole cache lines; std::bad_alloc if no memory could hold it.
 inline std::size_t array_bytes(int64_t rows, int64_t cols, std::size_t itemsize) {
@@ -46,28 +46,26 @@ inline int threads_within(std::size_t limit, std::size_t shared, std::size_t eac
 // stays with the thread, unless it is larger than kKept; a workspace made while another lives has a block of its own.
 class Workspace {
  public:
-  explicit Workspace(std::size_t bytes) : kept_(kept_blocks().at(depth())) {
-    if (bytes > kept_.size) {
-      kept_ = {};  // free the old one first
-      kept_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
-    }
-    ++depth();
+  explicit Workspace(std::size_t bytes) {
+    Block& kept = kept_block();
+    block_ = std::exchange(kept, {});
+    if (bytes <= block_.size) return;
+    block_ = {};  // free the old one first
+    block_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
   }
   ~Workspace() {
-    --depth();
-    if (kept_.size > kKept) kept_ = {};
+    if (block_.size <= kKept && block_.size > kept_block().size) kept_block() = std::move(block_);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
   template <class T>
   T* at(std::size_t byte_offset) const {
-    return reinterpret_cast<T*>(kept_.memory.get() + byte_offset);
+    return reinterpret_cast<T*>(block_.memory.get() + byte_offset);
   }
 
  private:
-  static constexpr std::size_t kKept = std::size_t{64} << 20;
-  static constexpr std::size_t kMaxDepth = 3;
+  static constexpr std::size_t kKept = std::size_t{64} << 20;  // bytes
 
   struct Free {
     void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{kCacheLine}); }
@@ -77,16 +75,12 @@ class Workspace {
     Memory memory;
     std::size_t size = 0;
   };
-  static std::array<Block, kMaxDepth>& kept_blocks() {
-    thread_local std::array<Block, kMaxDepth> blocks;
-    return blocks;
-  }
-  static std::size_t& depth() {
-    thread_local std::size_t count = 0;
-    return count;
+  static Block& kept_block() {
+    thread_local Block block;
+    return block;
   }
 
-  Block& kept_;
+  Block block_;
 };
 
 }  // namespace fastconv::cpu

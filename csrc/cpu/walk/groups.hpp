@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "call.hpp"
 #include "phases.hpp"
 
 namespace fastconv::cpu {
@@ -47,6 +48,72 @@ void for_each_adjoint_group(const ConvShape& s, const Tensor<const T>& dy, const
     }
   };
   for_each_phase(s, w, dx, visit, bias, relu);
+}
+
+// Sets inputs that no tap of an input gradient reaches, and all others with them: phase by phase, each line of dx would
+// be written several times.
+template <class T>
+class ClearJob final : public Job {
+ public:
+  static constexpr Variant kVariant{"clear", "no tap reaches some inputs: all are set at once"};
+  explicit ClearJob(const ConvCall<T>& call)
+      : Job(kVariant),
+        n_(call.shape.n),
+        c_(call.shape.c),
+        extents_(in_extents(call.shape)),
+        call_out_(call.out),
+        finish_(call.finish) {}
+  void run(std::byte*) const override {
+    fill(call_out_, n_, c_, extents_, [&](int64_t c) { return finish_(T(0), c); });
+  }
+
+ private:
+  int64_t n_, c_;
+  Extents extents_;
+  Tensor<T> call_out_;
+  Finish<T> finish_;
+};
+
+// Calls visit(correlation) for each convolution of one group that a forward pass or an input gradient is made of: its
+// groups, or the groups of each phase of the stride, which go from dy's channels to dx's.
+template <class T, class Visit>
+void for_each_correlation(const ConvCall<T>& call, Jobs& jobs, Visit visit) {
+  const ConvShape& s = call.shape;
+  if (call.pass == Pass::forward) {
+    const ConvShape group = one_group(s);
+    for (int64_t c = 0, k = 0; k < s.k; c += group.c, k += group.k) {
+      visit(Correlation<T>{group,
+                           channels_from(call.a, c),
+                           {call.b.at(k, 0), call.b.stride},
+                           call.finish.from(k),
+                           channels_from(call.out, k)});
+    }
+    return;
+  }
+  bool gaps = false;
+  const auto ignore = [](const auto&...) {};
+  fastconv::for_each_phase(s, call.b, call.out, ignore, [&](const auto&...) { gaps = true; });
+  if (gaps) jobs.push_back(std::make_unique<ClearJob<T>>(call));
+  const auto phase = [&](const ConvShape& shape, const Tensor<const T>& taps, const Tensor<T>& inputs) {
+    ConvShape group = one_group(shape);
+    std::swap(group.c, group.k);
+    for (int64_t c = 0, k = 0; c < s.c; c += group.k, k += group.c) {
+      Tensor<const T> filters{taps.at(k, 0), taps.stride};
+      std::swap(filters.stride[0], filters.stride[1]);
+      visit(Correlation<T>{group, channels_from(call.a, k), filters, call.finish.from(c), channels_from(inputs, c)});
+    }
+  };
+  fastconv::for_each_phase(s, call.b, call.out, phase, ignore);
+}
+
+// Calls visit(reduction) for the weight gradient of each group.
+template <class T, class Visit>
+void for_each_reduction(const ConvCall<T>& call, Visit visit) {
+  const ConvShape group = one_group(call.shape);
+  for (int64_t c = 0, k = 0; k < call.shape.k; c += group.c, k += group.k) {
+    visit(Reduction<T>{group, channels_from(call.a, k), channels_from(call.b, c),
+                       Tensor<T>{call.out.at(k, 0), call.out.stride}});
+  }
 }
 
 }  // namespace fastconv::cpu

@@ -11,7 +11,7 @@
 
 #include "../ops.hpp"
 #ifdef FASTCONV_GPU
-#include "../cuda/half.hpp"
+#include "cuda/runtime/half.hpp"
 #endif
 
 namespace fastconv {

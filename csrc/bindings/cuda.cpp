@@ -4,11 +4,11 @@
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
-#include "../cuda/context.hpp"
-#include "../cuda/device.hpp"
 #include "batch_norm.hpp"
 #include "checks.hpp"
 #include "conv.hpp"
+#include "cuda/runtime/context.hpp"
+#include "cuda/runtime/device.hpp"
 #include "dense.hpp"
 #include "pool.hpp"
 #include "relu.hpp"

@@ -1,6 +1,6 @@
 // Average and sum pooling and their gradient. Both gather: a thread adds the cells of a window, or the windows over a
 // cell, in their order.
-#include "window.cuh"
+#include "cuda/runtime/window.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -1,6 +1,6 @@
 // Batch normalisation of x[N,C,D,H,W] over all axes but C (Ioffe and Szegedy, arXiv 1502.03167): a block reduces a
 // channel, or a few that lie side by side, and then makes the elementwise pass over it.
-#include "channel.cuh"
+#include "cuda/runtime/channel.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -11,12 +11,12 @@
 #include <limits>
 #include <utility>
 
-#include "../adjoint.hpp"
-#include "chunks.cuh"
+#include "adjoint.hpp"
+#include "cuda/gemm/chunks.cuh"
+#include "cuda/gemm/pack_filters.cuh"
+#include "cuda/gemm/product.cuh"
+#include "cuda/gemm/wgmma.hpp"
 #include "direct.cuh"
-#include "gemm.cuh"
-#include "pack_filters.cuh"
-#include "wgmma.hpp"
 
 namespace fastconv::cuda {
 namespace {

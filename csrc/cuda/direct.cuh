@@ -3,8 +3,8 @@
 // are coalesced; a filter is read by all threads of a warp at once and stays in the first-level cache.
 #pragma once
 
-#include "operand.cuh"
-#include "window.cuh"
+#include "cuda/gemm/operand.cuh"
+#include "cuda/runtime/window.cuh"
 
 namespace fastconv::cuda {
 

@@ -1,5 +1,5 @@
 // The gradients of biases.
-#include "channel.cuh"
+#include "cuda/runtime/channel.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Sums, max(x, 0) and its gradient over contiguous arrays, four values a thread.
-#include "../ops.hpp"
-#include "half.hpp"
-#include "launch.hpp"
+#include "cuda/runtime/half.hpp"
+#include "cuda/runtime/launch.hpp"
+#include "ops.hpp"
 
 namespace fastconv::cuda {
 namespace {

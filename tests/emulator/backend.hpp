@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda/context.hpp"
+#include "cuda/runtime/context.hpp"
 #include "machine.hpp"
 #include "ops.hpp"
 

@@ -1,5 +1,5 @@
 // The emulated device is always there.
-#include "cuda/device.hpp"
+#include "cuda/runtime/device.hpp"
 
 namespace fastconv::cuda {
 

@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "cuda/half.hpp"
+#include "cuda/runtime/half.hpp"
 #include "machine.hpp"
 
 namespace fastconv::emulator {

@@ -7,7 +7,7 @@
 
 #include "backend.hpp"
 #include "check.hpp"
-#include "cuda/launch.hpp"
+#include "cuda/runtime/launch.hpp"
 #include "report.hpp"
 
 namespace fastconv::cuda {

@@ -5,7 +5,7 @@
 
 #include "backend.hpp"
 #include "check.hpp"
-#include "cuda/hopper.cuh"
+#include "cuda/gemm/hopper.cuh"
 #include "report.hpp"
 
 namespace fastconv::cuda {

@@ -8,7 +8,7 @@
 
 #include "backend.hpp"
 #include "check.hpp"
-#include "cuda/mma.cuh"
+#include "cuda/gemm/mma.cuh"
 #include "report.hpp"
 
 namespace fastconv::cuda {

@@ -1,7 +1,7 @@
 // Numbers in mixed radix beyond 32 bits, and the extents that kernels refuse: problems too large to be run here.
 #include "backend.hpp"
 #include "check.hpp"
-#include "cuda/operand.cuh"
+#include "cuda/gemm/operand.cuh"
 
 namespace fastconv::cuda {
 

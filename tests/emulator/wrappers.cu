@@ -2,7 +2,7 @@
 // prints what it made of them, to be compared bit for bit. Inputs are such that sums are exact and nothing is NaN.
 #include <bit>
 
-#include "cuda/chunks.cuh"
+#include "cuda/gemm/chunks.cuh"
 #include "wrappers.hpp"
 
 namespace fastconv::cuda {

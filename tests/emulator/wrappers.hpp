@@ -6,7 +6,7 @@
 #include <functional>
 #include <vector>
 
-#include "cuda/launch.hpp"
+#include "cuda/runtime/launch.hpp"
 
 namespace fastconv::cuda {
 

@@ -1,6 +1,6 @@
 // As wrappers.cu, for the instructions of compute capability 9.0a: what copies by tensor maps leave in shared memory,
 // and products of a warpgroup.
-#include "cuda/hopper.cuh"
+#include "cuda/gemm/hopper.cuh"
 #include "wrappers.hpp"
 
 namespace fastconv::cuda {

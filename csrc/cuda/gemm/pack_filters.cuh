@@ -3,7 +3,7 @@
 #pragma once
 
 #include "chunks.cuh"
-#include "window.cuh"
+#include "cuda/runtime/window.cuh"
 
 namespace fastconv::cuda {
 

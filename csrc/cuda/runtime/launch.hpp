@@ -7,8 +7,8 @@
 #include <string>
 #include <tuple>
 
-#include "../conv_shape.hpp"
 #include "context.hpp"
+#include "conv_shape.hpp"
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>

@@ -7,9 +7,9 @@
 // image the cell is padding and zero. Filters and plain matrices are the same without an image.
 #pragma once
 
-#include "../ops.hpp"
-#include "half.hpp"
-#include "launch.hpp"
+#include "cuda/runtime/half.hpp"
+#include "cuda/runtime/launch.hpp"
+#include "ops.hpp"
 
 namespace fastconv::cuda {
 

@@ -1,7 +1,7 @@
 // Convolution by the instructions of compute capability 9.0a: wgmma.cu, built for that target alone.
 #pragma once
 
-#include "gemm.cuh"
+#include "product.cuh"
 
 namespace fastconv::cuda {
 

@@ -10,8 +10,8 @@
 
 #include <type_traits>
 
-#include "half.hpp"
-#include "launch.hpp"
+#include "cuda/runtime/half.hpp"
+#include "cuda/runtime/launch.hpp"
 
 #ifndef __CUDACC__
 #include <mma.hpp>  // of tests/emulator

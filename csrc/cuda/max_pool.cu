@@ -1,7 +1,7 @@
 // Max-pooling and its gradient.
 #include <limits>
 
-#include "window.cuh"
+#include "cuda/runtime/window.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -9,7 +9,7 @@
 //  [kDepth]   +--+----+----+
 //  [tile rows]|..|####|####|         per term it loads 8 + 8 values and makes 64 multiply-adds
 //             |..|####|####|
-#include "gemm.cuh"
+#include "product.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -11,7 +11,7 @@
 //         |  | |     4..7      |
 //         +--+ +---+---+---+---+
 #include "chunks.cuh"
-#include "gemm.cuh"
+#include "product.cuh"
 
 namespace fastconv::cuda {
 namespace {

@@ -10,8 +10,8 @@
 #include <array>
 #include <type_traits>
 
-#include "half.hpp"
-#include "launch.hpp"
+#include "cuda/runtime/half.hpp"
+#include "cuda/runtime/launch.hpp"
 
 #ifdef __CUDACC__
 #include <cuda.h>

@@ -1,5 +1,5 @@
 // The matrix product behind convolution and dense layers: c[rows, columns] = sum over terms of a[row, term] b[column,
-// term]. gemm.cu computes it with multiply-adds of every thread, tensor_gemm.cu on tensor cores.
+// term]. fma.cu computes it with multiply-adds of every thread, tensor.cu on tensor cores.
 //
 // A block computes a tile of c. Where c has too few tiles for the device, the terms are cut into parts whose sums are
 // stored apart and added in order: the number of parts depends on the geometry alone.

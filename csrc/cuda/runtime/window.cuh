@@ -1,7 +1,7 @@
 // One thread a cell: from the cell's number to its place, and the taps of a window that meet real cells.
 #pragma once
 
-#include "operand.cuh"
+#include "cuda/gemm/operand.cuh"
 
 namespace fastconv::cuda {
 

@@ -6,7 +6,7 @@
 
 #include "backend.hpp"
 #include "check.hpp"
-#include "cuda/half.hpp"
+#include "cuda/runtime/half.hpp"
 
 namespace fastconv::cuda {
 namespace {

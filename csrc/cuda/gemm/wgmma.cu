@@ -17,7 +17,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "../adjoint.hpp"
+#include "adjoint.hpp"
 #include "hopper.cuh"
 
 namespace fastconv::cuda {

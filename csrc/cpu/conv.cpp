@@ -150,13 +150,13 @@ bool winograd_allowed() {
 
 // Of either kind: fewer leave vectors of the transforms empty, or do not pay for 5x5's, which spare less.
 int64_t min_winograd_channels(const ConvShape& s) {
-  return s.axis[1].filter == 3 ? std::max<int64_t>(8, winograd_kernels<float>().lanes) : 16;
+  return s.axis[1].filter == 3 ? std::max<int64_t>(8, vector_lanes<float>()) : 16;
 }
 
 // Fewer do not pay for transforming the filters; wide vectors multiply more outputs in the same time.
 int64_t min_winograd_outputs(Pass pass) {
   if (pass == Pass::input) return 16;
-  return pass == Pass::forward && winograd_kernels<float>().lanes >= 16 ? 64 : 48;
+  return pass == Pass::forward && vector_lanes<float>() >= 16 ? 64 : 48;
 }
 
 }  // namespace

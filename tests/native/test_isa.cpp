@@ -29,8 +29,8 @@ TEST(each_instruction_set_can_be_forced) {
   for (const std::string& isa : available_isas()) {
     const bool holds = holds_with_isa(isa, [&] {
       CHECK_EQUAL(kernels().isa, isa);
-      CHECK(kernels().fma_float32(100) > 0);
-      CHECK_EQUAL(kernels().fma_float32(100), 2 * kernels().fma_float64(100));
+      CHECK(peak_kernels<float>().fma(100) > 0);
+      CHECK_EQUAL(peak_kernels<float>().fma(100), 2 * peak_kernels<double>().fma(100));
     });
     CHECK(holds, "isa", isa);
   }

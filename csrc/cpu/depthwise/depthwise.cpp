@@ -33,7 +33,7 @@ bool channels_last(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {
 template <class T>
 void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
             std::size_t workspace_limit) {
-  const int64_t lanes = kernel<T>().lanes, depth = s.axis[0].out, vector_weights = (s.taps() + 1) * lanes;
+  const int64_t lanes = vector_lanes<T>(), depth = s.axis[0].out, vector_weights = (s.taps() + 1) * lanes;
   const Blocks blocks(ceil_div(s.k, lanes), kVectors), bands(s.axis[1].out, kBandRows);
   const std::size_t bytes = array_bytes(blocks.extent, vector_weights, sizeof(T));
   const int threads = threads_within(workspace_limit, bytes, 0, threads_for(s), "direct");
@@ -53,7 +53,7 @@ void pixels(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
 template <class T>
 void reduce_pixels(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                    std::size_t workspace_limit) {
-  const int64_t lanes = kernel<T>().lanes, depth = s.axis[0].out;
+  const int64_t lanes = vector_lanes<T>(), depth = s.axis[0].out;
   const Blocks blocks(ceil_div(s.k, lanes), kVectors), bands(s.axis[1].out, kBandRows);
   const int64_t units = s.n * depth * bands.count;
   // Some parts of the outputs have sums of their own, added in order: memory is then read as it lies.
@@ -92,7 +92,7 @@ bool small_planes(const ConvShape& s, const Tensor<T>& x, const Tensor<U>& y) {
 // once.
 template <class T>
 bool rows_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& y) {
-  const int64_t lanes = kernel<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   return plane_stride3x3(s, x.stride[4], y.stride[4]) != 0 &&
          (lanes == 8 || (lanes > 8 && s.axis[2].in < lanes && s.axis[2].out <= lanes));
 }
@@ -104,7 +104,7 @@ std::array<int64_t, 5> stage_strides(const Extents& e, int64_t lanes) {
 template <class T>
 void staged_planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
                    Tensor<T> y, std::size_t workspace_limit) {
-  const int64_t lanes = kernel<T>().lanes, vectors = ceil_div(s.k, lanes), vector_weights = (s.taps() + 1) * lanes;
+  const int64_t lanes = vector_lanes<T>(), vectors = ceil_div(s.k, lanes), vector_weights = (s.taps() + 1) * lanes;
   const std::size_t weight_bytes = array_bytes(vectors, vector_weights, sizeof(T));
   const std::size_t x_bytes = array_bytes(s.cells(), lanes, sizeof(T));
   const std::size_t own = x_bytes + array_bytes(s.pixels(), lanes, sizeof(T));
@@ -118,17 +118,17 @@ void staged_planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vec
     const auto channels = static_cast<int>(std::min(lanes, s.k - c));
     const std::size_t scratch = weight_bytes + static_cast<std::size_t>(slot) * own;
     T *inputs = memory.at<T>(scratch), *outputs = memory.at<T>(scratch + x_bytes);
-    winograd_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
+    layout_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
     for (int64_t z = 0; z < s.axis[0].out; ++z)
       kernels.correlate(inputs, outputs, z, {0, s.axis[1].out}, lanes, weights + vector * vector_weights, relu);
-    winograd_kernels<T>().pixels_to_planes(y.at(n, c), y.stride[1], outputs, lanes, channels, s.pixels());
+    layout_kernels<T>().pixels_to_planes(y.at(n, c), y.stride[1], outputs, lanes, channels, s.pixels());
   });
 }
 
 template <class T>
 void reduce_staged_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                           std::size_t workspace_limit) {
-  const int64_t lanes = kernel<T>().lanes, vectors = ceil_div(s.k, lanes), vector_sums = s.taps() * lanes;
+  const int64_t lanes = vector_lanes<T>(), vectors = ceil_div(s.k, lanes), vector_sums = s.taps() * lanes;
   const std::size_t sum_bytes = array_bytes(vectors, vector_sums, sizeof(T));
   const std::size_t x_bytes = array_bytes(s.cells(), lanes, sizeof(T));
   const std::size_t own = x_bytes + array_bytes(s.pixels(), lanes, sizeof(T));
@@ -143,8 +143,8 @@ void reduce_staged_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T
     const std::size_t scratch = sum_bytes + static_cast<std::size_t>(slot) * own;
     T *inputs = memory.at<T>(scratch), *gradients = memory.at<T>(scratch + x_bytes);
     for (int64_t n = 0; n < s.n; ++n) {
-      winograd_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
-      winograd_kernels<T>().planes_to_pixels(gradients, lanes, dy.at(n, c), dy.stride[1], channels, s.pixels());
+      layout_kernels<T>().planes_to_pixels(inputs, lanes, x.at(n, c), x.stride[1], channels, s.cells());
+      layout_kernels<T>().planes_to_pixels(gradients, lanes, dy.at(n, c), dy.stride[1], channels, s.pixels());
       for (int64_t z = 0; z < s.axis[0].out; ++z)
         kernels.reduce(inputs, gradients, z, {0, s.axis[1].out}, lanes, sums + vector * vector_sums);
     }
@@ -162,7 +162,7 @@ template <class T>
 void planes3x3(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
                bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
   const auto& [depth, height, width] = s.axis;
-  const auto correlate = kernel<T>().planes3x3[stride3x3(s) - 1];
+  const auto correlate = depthwise_kernels<T>().planes3x3[stride3x3(s) - 1];
   const std::size_t weight_bytes = array_bytes(s.k, 9, sizeof(T));
   const std::size_t shared = weight_bytes + array_bytes(s.k, 1, sizeof(T));
   const int threads = threads_within(workspace_limit, shared, 0, threads_for(s), "direct");
@@ -207,9 +207,9 @@ void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
         some_weights[count] = weights[number];
         some_taps[count++] = windows.row_taps()[number];
       });
-      kernel<T>().row(y.at(n, k) + z * y.stride[2] + p * y.stride[3], y.stride[4], width.out,
-                      x.at(n, c) + windows.origin(z, p, 0), some_taps, some_weights, count, width.stride * x.stride[4],
-                      b, relu);
+      depthwise_kernels<T>().row(y.at(n, k) + z * y.stride[2] + p * y.stride[3], y.stride[4], width.out,
+                                 x.at(n, c) + windows.origin(z, p, 0), some_taps, some_weights, count,
+                                 width.stride * x.stride[4], b, relu);
     }
   });
 }
@@ -218,7 +218,7 @@ void planes(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<con
 template <class T>
 void reduce_planes3x3(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw) {
   const auto& [depth, height, width] = s.axis;
-  const auto reduce = kernel<T>().reduce_planes3x3[stride3x3(s) - 1];
+  const auto reduce = depthwise_kernels<T>().reduce_planes3x3[stride3x3(s) - 1];
   parallel_for(s.k, threads_for(s), [&](int64_t k, int) {
     T sums[9] = {};
     for (int64_t z = 0; z < depth.out; ++z) {
@@ -233,7 +233,7 @@ template <class T>
 void reduce_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                    std::size_t workspace_limit) {
   const auto& [depth, height, width] = s.axis;
-  const int64_t lanes = kernel<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   const std::size_t sum_bytes = array_bytes(s.taps(), lanes, sizeof(T));
   const std::size_t tap_bytes = array_bytes(s.taps(), 1, sizeof(RowTap));
   const std::size_t own = sum_bytes + tap_bytes + array_bytes(s.taps(), 1, sizeof(int32_t));
@@ -254,9 +254,9 @@ void reduce_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Te
         numbers[count] = number;
         some_taps[count++] = windows.row_taps()[number];
       });
-      kernel<T>().reduce_row(sums, dy.at(n, k) + z * dy.stride[2] + p * dy.stride[3], dy.stride[4], width.out,
-                             x.at(n, c) + windows.origin(z, p, 0), some_taps, numbers, count,
-                             width.stride * x.stride[4]);
+      depthwise_kernels<T>().reduce_row(sums, dy.at(n, k) + z * dy.stride[2] + p * dy.stride[3], dy.stride[4],
+                                        width.out, x.at(n, c) + windows.origin(z, p, 0), some_taps, numbers, count,
+                                        width.stride * x.stride[4]);
     }
     for_each_cell(dw, k, 0, filter_extents(s), {0, s.taps()}, [&](T& cell, int64_t tap) {
       cell = std::accumulate(sums + tap * lanes, sums + (tap + 1) * lanes, T(0));
@@ -272,9 +272,9 @@ void spread_planes(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Te
     const int64_t n = plane / s.c, c = plane % s.c;
     T weights[9];
     pack_plane_weights(s, w, c, weights);
-    kernel<T>().spread_plane3x3({dx.at(n, c), dx.stride[3], 1, height.in, width.in},
-                                output_rows(s, dy, n, c, 0, {0, height.out}), height.pad_begin, width.pad_begin,
-                                weights);
+    depthwise_kernels<T>().spread_plane3x3({dx.at(n, c), dx.stride[3], 1, height.in, width.in},
+                                           output_rows(s, dy, n, c, 0, {0, height.out}), height.pad_begin,
+                                           width.pad_begin, weights);
   });
 }
 

@@ -10,11 +10,6 @@
 
 namespace fastconv::cpu::depthwise {
 
-template <class T>
-const DepthwiseKernels<T>& kernel() {
-  return table_for<T>(kernels().depthwise32, kernels().depthwise64);
-}
-
 // Outputs along one axis that read the same taps.
 struct Run {
   Range outputs, taps;
@@ -100,7 +95,7 @@ class Rectangles {
 // [block of channels][tap][lanes], the bias behind the taps, zeros after the last channel.
 template <class T>
 void pack_pixel_weights(const ConvShape& s, const Tensor<const T>& w, const Vector<const T>& bias, T* packed) {
-  const int64_t lanes = kernel<T>().lanes, taps = s.taps();
+  const int64_t lanes = vector_lanes<T>(), taps = s.taps();
   std::fill_n(packed, ceil_div(s.k, lanes) * (taps + 1) * lanes, T(0));
   for (int64_t k = 0; k < s.k; ++k) {
     T* out = packed + k / lanes * (taps + 1) * lanes + k % lanes;
@@ -147,24 +142,24 @@ class Pixels {
   // Outputs of depth z and some rows. x and y: the channels' first cells.
   void correlate(const T* x, T* y, int64_t z, Range rows, int64_t channels, const T* weights, bool relu) const {
     if (stride_ != 0) {
-      return kernel<T>().pixels3x3[stride_ - 1](output_rows<T>(s_, {y, y_}, 0, 0, z, rows),
-                                                input_plane<const T>(s_, {x, x_}, 0, 0, z), pad_top(rows),
-                                                s_.axis[2].pad_begin, channels, weights, relu);
+      return depthwise_kernels<T>().pixels3x3[stride_ - 1](output_rows<T>(s_, {y, y_}, 0, 0, z, rows),
+                                                           input_plane<const T>(s_, {x, x_}, 0, 0, z), pad_top(rows),
+                                                           s_.axis[2].pad_begin, channels, weights, relu);
     }
     rectangles_.for_each(z, rows, x, y, [&](const PixelRectangle<T>& outputs) {
-      kernel<T>().pixels(outputs, channels, s_.taps(), weights, relu);
+      depthwise_kernels<T>().pixels(outputs, channels, s_.taps(), weights, relu);
     });
   }
 
   // sums[channels / lanes][taps][lanes] += the gradients of these outputs times the inputs.
   void reduce(const T* x, const T* dy, int64_t z, Range rows, int64_t channels, T* sums) const {
     if (stride_ != 0) {
-      return kernel<T>().reduce_pixels3x3[stride_ - 1](output_rows<const T>(s_, {dy, y_}, 0, 0, z, rows),
-                                                       input_plane<const T>(s_, {x, x_}, 0, 0, z), pad_top(rows),
-                                                       s_.axis[2].pad_begin, channels, sums);
+      return depthwise_kernels<T>().reduce_pixels3x3[stride_ - 1](output_rows<const T>(s_, {dy, y_}, 0, 0, z, rows),
+                                                                  input_plane<const T>(s_, {x, x_}, 0, 0, z),
+                                                                  pad_top(rows), s_.axis[2].pad_begin, channels, sums);
     }
     rectangles_.for_each(z, rows, x, const_cast<T*>(dy), [&](const PixelRectangle<T>& outputs) {  // dy is only read
-      kernel<T>().reduce_pixels(outputs, channels, s_.taps(), sums);
+      depthwise_kernels<T>().reduce_pixels(outputs, channels, s_.taps(), sums);
     });
   }
 
@@ -180,7 +175,7 @@ class Pixels {
 // dw from the sums of all channels, [channels / lanes][taps][lanes].
 template <class T>
 void write_pixel_gradients(const ConvShape& s, const T* sums, const Tensor<T>& dw) {
-  const int64_t lanes = kernel<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   for (int64_t k = 0; k < s.k; ++k) {
     const T* sum = sums + k / lanes * s.taps() * lanes + k % lanes;
     for_each_cell(dw, k, 0, filter_extents(s), {0, s.taps()}, [&](T& cell, int64_t tap) { cell = sum[tap * lanes]; });

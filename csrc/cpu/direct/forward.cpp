@@ -34,7 +34,7 @@ int64_t unaliased(int64_t channels, int64_t stride) {
 // The outputs of some neighbouring pixels, [pixels][nr], to y.
 template <class T>
 void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Tensor<T>& y) {
-  const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr, lanes = vector_lanes<T>();
   const bool dense = y.stride[4] == 1;
   if (!dense && y.stride[4] != 2) {
     for (int64_t i = 0; i < pixels; ++i) {
@@ -45,9 +45,9 @@ void write_tile(const T* tile, int64_t pixels, int64_t filters, T* to, const Ten
   T planes[kMaxTile];  // of every second column
   for (int64_t k = 0; k < filters; k += lanes, to += lanes * y.stride[1]) {
     const int64_t some = std::min(lanes, filters - k);
-    winograd_kernels<T>().pixels_to_planes(dense ? to : planes, dense ? y.stride[1] : mr, tile + k, nr,
-                                           static_cast<int>(some), pixels);
-    if (!dense) gemm_kernels<T>().copy_rows(to, y.stride[1], 2, planes, mr, 1, some, pixels);
+    layout_kernels<T>().pixels_to_planes(dense ? to : planes, dense ? y.stride[1] : mr, tile + k, nr,
+                                         static_cast<int>(some), pixels);
+    if (!dense) layout_kernels<T>().copy_rows(to, y.stride[1], 2, planes, mr, 1, some, pixels);
   }
 }
 
@@ -79,7 +79,7 @@ void multiply_panel(const Stage<T>& stage, const Block& block, const T* staged, 
       };
       alignas(kCacheLine) T tile[kMaxTile];
       T* out = in_place ? output(first) : last ? tile : sum;
-      const auto multiply = width == gemm.lanes ? gemm.tile_scattered_vector : gemm.tile_scattered;
+      const auto multiply = width == vector_lanes<T>() ? gemm.tile_scattered_vector : gemm.tile_scattered;
       multiply(cells.size(), patches, stage.step, stage.cells.data() + cells.begin, panel + cells.begin * width,
                part == 0 ? nullptr : sum, out, in_place ? y.stride[4] : nr, static_cast<int>(q.size()), epilogue,
                {patches, 0});
@@ -102,7 +102,7 @@ void correlate(const ConvShape& s, const Tensor<const T>& x, const Tensor<const 
   if (planes_serve(s, x, y)) return correlate_planes(s, x, w, bias, relu, y, workspace_limit);
   const bool planes = s.c <= kFewChannels && x.stride[4] == 1;
   const Stage<T> stage(s, planes ? s.c : unaliased<T>(s.c, s.axis[2].stride), planes);
-  const Panels panels(s.k, gemm_kernels<T>().nr, gemm_kernels<T>().lanes, 0);
+  const Panels panels(s.k, gemm_kernels<T>().nr, vector_lanes<T>(), 0);
   const int64_t cells = s.c * s.taps();
   const std::size_t panel_bytes = array_bytes(panels.padded(), cells, sizeof(T));
   const std::size_t bias_bytes = array_bytes(panels.padded(), 1, sizeof(T));

@@ -30,14 +30,14 @@ constexpr int64_t kMaxDot = 8;      // rows or columns of the largest tile of do
 // In whole vectors.
 template <class T>
 int64_t stage_columns(int64_t columns) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   return ceil_div(columns, lanes) * lanes;
 }
 
 template <class T>
 struct PlaneStage {
   const ConvShape& s;
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   Blocks row_blocks, column_blocks;
   int64_t phases, pitch;       // of columns; elements of one phase, whole vectors
   int64_t row, rows, size;     // elements of a row of the stage
@@ -90,9 +90,9 @@ void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<con
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t h = height.input(block.rows.begin, 0) + r;
         const T* cells = x.at(block.n, 0) + d * x.stride[2] + h * x.stride[3] + first * x.stride[4];
-        gemm_kernels<T>().copy_padded(out + (t * stage.rows + r) * stage.row, stage.phases * stage.pitch, stage.pitch,
-                                      cells, x.stride[1], width.stride * x.stride[4], real.begin,
-                                      depth.inside(d) && height.inside(h) ? real.end : real.begin, stage.s.c, 0);
+        layout_kernels<T>().copy_padded(out + (t * stage.rows + r) * stage.row, stage.phases * stage.pitch, stage.pitch,
+                                        cells, x.stride[1], width.stride * x.stride[4], real.begin,
+                                        depth.inside(d) && height.inside(h) ? real.end : real.begin, stage.s.c, 0);
       }
     }
   }
@@ -154,7 +154,7 @@ template <class T>
 bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
   if (x.stride[4] != 1 || y.stride[4] != 1) return false;
   const Axis& width = s.axis[2];
-  const int64_t lanes = winograd_kernels<T>().lanes, used = width.out, padded = stage_columns<T>(used);
+  const int64_t lanes = vector_lanes<T>(), used = width.out, padded = stage_columns<T>(used);
   const bool few_filters = s.k <= lanes && (width.stride == 1 ? 8 * used >= 5 * padded : 2 * used >= 3 * lanes);
   const bool few_cells = s.c * s.taps() <= kFewCells && 4 * used >= 3 * padded;
   return 4 * s.k <= 3 * lanes || few_filters || few_cells;

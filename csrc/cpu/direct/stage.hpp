@@ -24,16 +24,16 @@ namespace fastconv::cpu::direct {
 template <class T>
 void to_pixels(const T* row, int64_t channel_stride, int64_t column_stride, int64_t channels, int64_t count, T* pixels,
                int64_t pixel) {
-  const WinogradKernels<T>& kernel = winograd_kernels<T>();
+  const LayoutKernels<T>& layout = layout_kernels<T>();
   if (channels == 1) channel_stride = 1;  // one plane is a row of pixels as it lies
   if (channel_stride == 1 && column_stride == channels && pixel == channels) {
     std::copy_n(row, count * channels, pixels);
   } else if (channel_stride == 1) {
     for (int64_t i = 0; i < count; ++i) std::copy_n(row + i * column_stride, channels, pixels + i * pixel);
   } else if (column_stride == 1) {
-    for (int64_t c = (channels - 1) / kernel.lanes * kernel.lanes; c >= 0; c -= kernel.lanes) {
-      kernel.planes_to_pixels(pixels + c, pixel, row + c * channel_stride, channel_stride,
-                              static_cast<int>(std::min<int64_t>(kernel.lanes, channels - c)), count);
+    for (int64_t c = (channels - 1) / layout.lanes * layout.lanes; c >= 0; c -= layout.lanes) {
+      layout.planes_to_pixels(pixels + c, pixel, row + c * channel_stride, channel_stride,
+                              static_cast<int>(std::min<int64_t>(layout.lanes, channels - c)), count);
     }
   } else {
     for (int64_t i = 0; i < count; ++i) {
@@ -87,7 +87,7 @@ struct Stage {
     rows = phases * phase;
     if (copies * depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     plane = planes ? depth.filter * rows * row : 1;
-    size = copies * depth.filter * rows * row + winograd_kernels<T>().lanes;  // to_pixels writes beyond its pixels
+    size = copies * depth.filter * rows * row + vector_lanes<T>();  // to_pixels writes beyond its pixels
     for (int64_t i = 0; i < s.taps() * s.c; ++i) {
       const int64_t c = planes ? i / s.taps() : i % s.c;
       const auto [t, r, f] = tap_at(s, planes ? i % s.taps() : i / s.c);

@@ -22,11 +22,11 @@ constexpr int64_t kSumCost = 4;         // outputs that take as long as a tile's
 // [count][nr] of dy's pixels of a row, for some filters.
 template <class T>
 void copy_gradients(const T* row, const Tensor<const T>& dy, int64_t filters, int64_t count, T* copy) {
-  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes;
+  const int64_t nr = gemm_kernels<T>().nr, lanes = vector_lanes<T>();
   if (dy.stride[4] == 1) {
     for (int64_t k = 0; k < filters; k += lanes) {
-      winograd_kernels<T>().planes_to_pixels(copy + k, nr, row + k * dy.stride[1], dy.stride[1],
-                                             static_cast<int>(std::min(lanes, filters - k)), count);
+      layout_kernels<T>().planes_to_pixels(copy + k, nr, row + k * dy.stride[1], dy.stride[1],
+                                           static_cast<int>(std::min(lanes, filters - k)), count);
     }
     return;
   }
@@ -56,8 +56,8 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
     copy_gradients(gradient, dy, std::min(nr, s.k - k), columns, copy + p * stage.steps * nr);
     if (p + 1 < rows) std::fill_n(copy + (p * stage.steps + columns) * nr, (stage.steps - columns) * nr, T(0));
   }
-  const auto tile = s.k - k <= gemm.lanes ? gemm.tile_vector : gemm.tile;  // half of the panel is empty
-  const bool one_run = width.dilation == 1;                                // the cells of a filter row
+  const auto tile = s.k - k <= vector_lanes<T>() ? gemm.tile_vector : gemm.tile;  // half of the panel is empty
+  const bool one_run = width.dilation == 1;                                       // the cells of a filter row
   const int64_t runs = one_run ? 1 : width.filter, length = one_run ? width.filter * s.c : s.c;
   for (int64_t p = 0; p < lines; ++p) {
     const T* gradients = copy + p * stage.steps * nr;
@@ -79,13 +79,13 @@ void reduce_panel(const Stage<T>& stage, const Block& block, const T* staged, in
 // dw[nr filters from k on] from sums[tap][C][nr].
 template <class T>
 void write_panel(const ConvShape& s, const T* sums, int64_t k, const Tensor<T>& dw) {
-  const int64_t nr = gemm_kernels<T>().nr, lanes = winograd_kernels<T>().lanes, filters = std::min(nr, s.k - k);
+  const int64_t nr = gemm_kernels<T>().nr, lanes = vector_lanes<T>(), filters = std::min(nr, s.k - k);
   const bool joined = spatial_stride(dw, filter_extents(s)) == 1;
   for (int64_t c = 0; c < s.c; ++c) {
     const T* sum = sums + c * nr;
     for (int64_t first = 0; joined && first < filters; first += lanes) {
-      winograd_kernels<T>().pixels_to_planes(dw.at(k + first, c), dw.stride[0], sum + first, s.c * nr,
-                                             static_cast<int>(std::min(lanes, filters - first)), s.taps());
+      layout_kernels<T>().pixels_to_planes(dw.at(k + first, c), dw.stride[0], sum + first, s.c * nr,
+                                           static_cast<int>(std::min(lanes, filters - first)), s.taps());
     }
     for (int64_t i = 0; !joined && i < filters; ++i) {
       for_each_cell(dw, k + i, c, filter_extents(s), {0, s.taps()},

@@ -21,11 +21,6 @@ constexpr int64_t kGathered = 512;  // values of a run that is gathered: it stay
 constexpr int64_t kTaskCells = 1 << 14;
 constexpr int64_t kParts = 16;  // sums of the batch that are taken apart and added in order
 
-template <class T>
-const BatchNormKernels<T>& kernel() {
-  return table_for<T>(kernels().batch_norm32, kernels().batch_norm64);
-}
-
 Extents extents_of(const Shape& s) { return {s[2], s[3], s[4]}; }
 int64_t cells_per_channel(const Shape& s) { return s[0] * volume(extents_of(s)); }
 
@@ -107,8 +102,8 @@ struct ChannelSums {
       double *s = sum + part * shape[1], *p = product + part * shape[1];
       for (int64_t row = parts[part].begin; row < parts[part].end; ++row) {
         const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
-        kernel<T>().sums(shape[4], shape[1], {cell(a, n, 0, d, h, 0), a.stride[4]},
-                         {cell(b, n, 0, d, h, 0), b.stride[4]}, a0, b0, s, p);
+        batch_norm_kernels<T>().sums(shape[4], shape[1], {cell(a, n, 0, d, h, 0), a.stride[4]},
+                                     {cell(b, n, 0, d, h, 0), b.stride[4]}, a0, b0, s, p);
       }
     });
   }
@@ -127,7 +122,7 @@ struct ChannelSums {
   }
 
   void add_plane(const Runs& runs, int64_t n, int64_t c, int64_t at) const {
-    const int64_t lanes = kernel<T>().lanes;
+    const int64_t lanes = vector_lanes<T>();
     T shift_a[kLanes], shift_b[kLanes], buffer_a[kGathered], buffer_b[kGathered];
     std::fill_n(shift_a, lanes, a0[c]);
     std::fill_n(shift_b, lanes, b0[c]);
@@ -136,8 +131,9 @@ struct ChannelSums {
       const T* from_a = gathered(cell(a, n, c, z, h, q.begin), runs.step(a), q.size(), buffer_a);
       const T* from_b = gathered(cell(b, n, c, z, h, q.begin), runs.step(b), q.size(), buffer_b);
       const int64_t whole = q.size() / lanes * lanes;
-      kernel<T>().sums(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, shift_a, shift_b, s, p);
-      kernel<T>().sums(1, q.size() - whole, {from_a + whole, 0}, {from_b + whole, 0}, shift_a, shift_b, s, p);
+      batch_norm_kernels<T>().sums(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, shift_a, shift_b, s, p);
+      batch_norm_kernels<T>().sums(1, q.size() - whole, {from_a + whole, 0}, {from_b + whole, 0}, shift_a, shift_b, s,
+                                   p);
     });
     for (int64_t i = 0; i < lanes; ++i) {
       sum[at] += s[i];
@@ -171,8 +167,9 @@ struct ChannelMap {
     parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) {
       for (int64_t row = blocks[task].begin; row < blocks[task].end; ++row) {
         const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
-        kernel<T>().affine(shape[4], shape[1], {a_cell(n, 0, d, h, 0), a.stride[4]},
-                           {cell(b, n, 0, d, h, 0), b.stride[4]}, factors, relu, {cell(y, n, 0, d, h, 0), y.stride[4]});
+        batch_norm_kernels<T>().affine(shape[4], shape[1], {a_cell(n, 0, d, h, 0), a.stride[4]},
+                                       {cell(b, n, 0, d, h, 0), b.stride[4]}, factors, relu,
+                                       {cell(y, n, 0, d, h, 0), y.stride[4]});
       }
     });
   }
@@ -188,7 +185,7 @@ struct ChannelMap {
   }
 
   void map_plane(const Runs& runs, int64_t n, int64_t c) const {
-    const int64_t lanes = kernel<T>().lanes;
+    const int64_t lanes = vector_lanes<T>();
     T scale_a[kLanes], scale_b[kLanes], shift_b[kLanes], bias[kLanes];
     if (a.data != nullptr) std::fill_n(scale_a, lanes, factors.scale_a[c]);
     std::fill_n(scale_b, lanes, factors.scale_b[c]);
@@ -202,9 +199,9 @@ struct ChannelMap {
       T* to = cell(y, n, c, z, h, q.begin);
       T* out = runs.step(y) == 1 ? to : buffer_y;
       const int64_t whole = q.size() / lanes * lanes;
-      kernel<T>().affine(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, f, relu, {out, lanes});
+      batch_norm_kernels<T>().affine(whole / lanes, lanes, {from_a, lanes}, {from_b, lanes}, f, relu, {out, lanes});
       const T* rest_a = from_a == nullptr ? nullptr : from_a + whole;
-      kernel<T>().affine(1, q.size() - whole, {rest_a, 0}, {from_b + whole, 0}, f, relu, {out + whole, 0});
+      batch_norm_kernels<T>().affine(1, q.size() - whole, {rest_a, 0}, {from_b + whole, 0}, f, relu, {out + whole, 0});
       if (out == to) return;
       for (int64_t i = 0; i < q.size(); ++i) to[i * runs.step(y)] = out[i];
     });

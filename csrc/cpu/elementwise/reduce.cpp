@@ -16,7 +16,7 @@ constexpr int64_t kFewColumns = 16;  // where there are few parts
 // totals[j] += the sum of column j.
 template <class T>
 void add_columns(const Matrix<const T>& a, double* totals) {
-  const SumKernels<T>& kernel = table_for<T>(kernels().sum32, kernels().sum64);
+  const SumKernels<T>& kernel = sum_kernels<T>();
   if (a.col_stride == 1 && a.row_stride != 1)
     return kernel.columns_in_double(totals, a.data, a.row_stride, a.rows, a.cols);
   for (int64_t j = 0; j < a.cols; ++j) {

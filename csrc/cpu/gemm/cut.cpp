@@ -34,7 +34,8 @@ ProductCut cut_product(const Product<T>& p) {
   cut.mr = by_rows ? kernel.rows_mr : kernel.mr;
   cut.nr = by_rows ? kernel.rows_nr : kernel.nr;
   cut.left = Panels(p.m, cut.mr);
-  cut.right = Panels(p.n, cut.nr, kernel.lanes, by_rows ? kernel.lanes / 4 : 0);
+  const int lanes = vector_lanes<T>();
+  cut.right = Panels(p.n, cut.nr, lanes, by_rows ? lanes / 4 : 0);
   const int64_t left_panels = cut.left.count(), right_panels = cut.right.count();
   const int64_t fitting = kRightBytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(1, cut.right.padded());
   const Blocks k(p.k, by_rows && p.share_right ? std::max(kernel.k_block, fitting) : kernel.k_block);

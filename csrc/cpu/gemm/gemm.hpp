@@ -81,9 +81,4 @@ struct Product {
 template <class T>
 void multiply(const Product<T>& product, int threads, std::size_t workspace_limit);
 
-template <class T>
-const GemmKernels<T>& gemm_kernels() {
-  return table_for<T>(kernels().float32, kernels().float64);
-}
-
 }  // namespace fastconv::cpu

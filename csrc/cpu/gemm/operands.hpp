@@ -58,8 +58,8 @@ class PixelPatches final : public Operand<T> {
         const int64_t c = at % channels, length = std::min(channels - c, k.end - at);
         std::array<const T*, kMaxWidth> pixels{};
         tap_pixels(runs.data(), count, at / channels, c, pixels.data());
-        gemm_kernels<T>().pack_rows(panels, width, pixels.data(), runs[static_cast<std::size_t>(count - 1)].end,
-                                    length);
+        layout_kernels<T>().pack_rows(panels, width, pixels.data(), runs[static_cast<std::size_t>(count - 1)].end,
+                                      length);
         panels += length * width;
         at += length;
       }
@@ -113,7 +113,7 @@ class Filters final : public Operand<T> {
   std::size_t scratch_bytes(int) const override { return array_bytes(size_, 1, sizeof(int64_t)); }
 
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
-    const int64_t vector = winograd_kernels<T>().lanes;
+    const int64_t vector = vector_lanes<T>();
     if (joined_taps_ && k.size() == size_ && width % vector == 0) return pack_taps_first(panels, width, lanes);
     auto* offsets = reinterpret_cast<int64_t*>(scratch);
     cells_.offsets(k, offsets);
@@ -149,16 +149,16 @@ class Filters final : public Operand<T> {
  private:
   // Of each channel the taps lie side by side: squares of filters and taps are transposed.
   void pack_taps_first(T* panels, int width, Range lanes) const {
-    const int64_t vector = winograd_kernels<T>().lanes, channels = cells_.extent[3], taps = size_ / channels;
+    const int64_t vector = vector_lanes<T>(), channels = cells_.extent[3], taps = size_ / channels;
     const T* data = step_ > 0 ? data_ : data_ - (taps - 1);
     const int64_t tap_step = step_ * channels * width, first_tap = step_ > 0 ? 0 : (taps - 1) * channels * width;
     for (int64_t first = lanes.begin; first < lanes.end; first += width, panels += size_ * width) {
       for (int64_t lane = 0; lane < width; lane += vector) {
         const auto count = static_cast<int>(std::clamp<int64_t>(lanes.end - first - lane, 0, vector));
         for (int64_t c = 0; c < channels; ++c) {
-          winograd_kernels<T>().planes_to_pixels(panels + first_tap + c * width + lane, tap_step,
-                                                 data + (first + lane) * lane_stride_ + c * cells_.stride[3],
-                                                 lane_stride_, count, taps);
+          layout_kernels<T>().planes_to_pixels(panels + first_tap + c * width + lane, tap_step,
+                                               data + (first + lane) * lane_stride_ + c * cells_.stride[3],
+                                               lane_stride_, count, taps);
         }
       }
     }
@@ -246,7 +246,7 @@ class PlanePatchRows final : public Operand<T> {
           at += length;
         }
       }
-      gemm_kernels<T>().pack_rows(panels, width, pointers.data(), count, k.size());
+      layout_kernels<T>().pack_rows(panels, width, pointers.data(), count, k.size());
     }
   }
 

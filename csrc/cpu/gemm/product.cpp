@@ -163,8 +163,8 @@ class Task {
   }
 
   typename GemmKernels<T>::Tile tile_kernel(int width) const {
-    if (by_rows_) return kernel_.tiles_by_rows[width / kernel_.lanes];
-    return width == kernel_.lanes ? kernel_.tile_vector : kernel_.tile;
+    if (by_rows_) return kernel_.tiles_by_rows[width / vector_lanes<T>()];
+    return width == vector_lanes<T>() ? kernel_.tile_vector : kernel_.tile;
   }
 
   // The tiles of one right panel with some left ones.
@@ -239,7 +239,7 @@ class Task {
       } while (end < cols && col_offsets[end] - col_offsets[end - 1] == step);
       T* out = product_.result + row_offsets[0] + col_offsets[begin];
       if (row_step && (step == 1 || step == 2)) {
-        kernel_.copy_rows(out, *row_step, step, tile + begin, cut_.nr, 1, rows, end - begin);
+        layout_kernels<T>().copy_rows(out, *row_step, step, tile + begin, cut_.nr, 1, rows, end - begin);
         continue;
       }
       for (int row = 0; row < rows; ++row) {
@@ -297,16 +297,16 @@ void Lattice::offsets(Range lanes, int64_t* out) const {
 
 template <class T>
 void MatrixOperand<T>::pack(T* panels, int width, Range lanes, Range k, std::byte*) const {
-  const GemmKernels<T>& kernel = gemm_kernels<T>();
+  const LayoutKernels<T>& layout = layout_kernels<T>();
   const T* data = data_ + lanes.begin * lane_stride_ + k.begin * k_stride_;
-  if (lane_stride_ == 1) return kernel.pack_lanes(panels, width, data, k_stride_, lanes.size(), k.size());
+  if (lane_stride_ == 1) return layout.pack_lanes(panels, width, data, k_stride_, lanes.size(), k.size());
   for (int64_t first = 0; first < lanes.size();
        first += width, panels += k.size() * width, data += width * lane_stride_) {
     const int count = static_cast<int>(std::min<int64_t>(width, lanes.size() - first));
     if (k_stride_ == 1) {
       std::array<const T*, kMaxWidth> rows{};
       for (int i = 0; i < count; ++i) rows[static_cast<std::size_t>(i)] = data + i * lane_stride_;
-      kernel.pack_rows(panels, width, rows.data(), count, k.size());
+      layout.pack_rows(panels, width, rows.data(), count, k.size());
       continue;
     }
     for (int64_t j = 0; j < k.size(); ++j) {

@@ -56,8 +56,8 @@ void copy_planes(const ConvShape& s, int64_t channels, const Extents& e, const T
   parallel_for(s.n * channels, s.flops() < kSerialFlops ? 1 : num_threads(), [&](int64_t i, int) {
     const int64_t n = i / channels, c = i % channels;
     for (int64_t z = 0; z < e[0]; ++z) {
-      gemm_kernels<T>().copy_rows(to.at(n, c) + z * to.stride[2], to.stride[3], to.stride[4],
-                                  from.at(n, c) + z * from.stride[2], from.stride[3], from.stride[4], e[1], e[2]);
+      layout_kernels<T>().copy_rows(to.at(n, c) + z * to.stride[2], to.stride[3], to.stride[4],
+                                    from.at(n, c) + z * from.stride[2], from.stride[3], from.stride[4], e[1], e[2]);
     }
   });
 }

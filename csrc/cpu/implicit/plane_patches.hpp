@@ -33,8 +33,8 @@ class PlanePatches final : public Operand<T> {
 
   void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
     if (const Strided<T> pixels = in_place(lanes); pixels.data != nullptr) {
-      return gemm_kernels<T>().pack_lanes(panels, width, pixels.data + k.begin * pixels.k_stride, pixels.k_stride,
-                                          lanes.size(), k.size());
+      return layout_kernels<T>().pack_lanes(panels, width, pixels.data + k.begin * pixels.k_stride, pixels.k_stride,
+                                            lanes.size(), k.size());
     }
     const Stage stage(shape_, width);
     const int64_t some = kPanels * width;
@@ -68,7 +68,7 @@ class PlanePatches final : public Operand<T> {
 
     Stage(const ConvShape& s, int width) {
       const auto& [d, h, w] = s.axis;
-      const int64_t lanes = gemm_kernels<T>().lanes, most = kPanels * width;
+      const int64_t lanes = vector_lanes<T>(), most = kPanels * width;
       whole_rows = w.out <= most;
       shared = whole_rows && h.dilation == 1 && h.stride <= h.filter;
       const int64_t outputs = std::min(w.out, most), overlap = (w.window() - 1) / w.stride;
@@ -93,7 +93,7 @@ class PlanePatches final : public Operand<T> {
     // With what vectors read beyond the last column; no less for wider panels.
     std::size_t bytes() const {
       const int64_t most = std::max(row * rows, kStageBytes / static_cast<int64_t>(sizeof(T)));
-      return array_bytes(most + gemm_kernels<T>().lanes, 1, sizeof(T));
+      return array_bytes(most + vector_lanes<T>(), 1, sizeof(T));
     }
     std::size_t row_bytes() const { return array_bytes(rows, 1, sizeof(Row)); }
   };
@@ -115,10 +115,10 @@ class PlanePatches final : public Operand<T> {
       fill(stage, rows, row_count, {c, ceil_div(next, taps)}, staged);
       for (int64_t i = 0; i * width < lanes.size(); ++i) {
         const int first = runs_before[static_cast<std::size_t>(i)];
-        gemm_kernels<T>().pack_runs(panels + (i * k.size() + at - k.begin) * width, width, staged,
-                                    row_count * stage.row, offsets, static_cast<int>(taps), at - c * taps,
-                                    next - c * taps, runs + first,
-                                    runs_before[static_cast<std::size_t>(i + 1)] - first);
+        layout_kernels<T>().pack_runs(panels + (i * k.size() + at - k.begin) * width, width, staged,
+                                      row_count * stage.row, offsets, static_cast<int>(taps), at - c * taps,
+                                      next - c * taps, runs + first,
+                                      runs_before[static_cast<std::size_t>(i + 1)] - first);
       }
     }
   }
@@ -164,7 +164,7 @@ class PlanePatches final : public Operand<T> {
         for (int64_t t = 0; t < depth.filter; ++t) {
           const int64_t d = depth.input(row.z, t);
           const bool inside = depth.inside(d) && height.inside(row.h);
-          gemm_kernels<T>().copy_padded(
+          layout_kernels<T>().copy_padded(
               staged + i * stage.row + (t * stage.phases + phase) * stage.pitch, row_count * stage.row, stage.pitch,
               x_.at(row.n, channels.begin) + d * x_.stride[2] + row.h * x_.stride[3] + first * x_.stride[4],
               x_.stride[1], width.stride * x_.stride[4], real.begin, inside ? real.end : real.begin, channels.size(),

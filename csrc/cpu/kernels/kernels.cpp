@@ -45,7 +45,6 @@ constexpr typename GemmKernels<T>::Tile by_rows() {
 template <class T>
 constexpr GemmKernels<T> kGemm{kMr,
                                kNr<T>,
-                               kLanes<T>,
                                kRowsMr,
                                kRowsNr<T>,
                                kBlockBytes / sizeof(T),
@@ -59,16 +58,14 @@ constexpr GemmKernels<T> kGemm{kMr,
                                tile_planes<T>,
                                dot<T>,
                                kDotRows,
-                               kDotCols,
-                               copy_rows<T>,
-                               pack_lanes<T>,
-                               pack_rows<T>,
-                               copy_padded<T>,
-                               pack_runs<T>};
+                               kDotCols};
 
 template <class T>
-constexpr DepthwiseKernels<T> kDepthwise{kLanes<T>,
-                                         depthwise_pixels<T>,
+constexpr LayoutKernels<T> kLayout{kLanes<T>,     planes_to_pixels<T>, pixels_to_planes<T>, copy_rows<T>,
+                                   pack_lanes<T>, pack_rows<T>,        copy_padded<T>,      pack_runs<T>};
+
+template <class T>
+constexpr DepthwiseKernels<T> kDepthwise{depthwise_pixels<T>,
                                          depthwise_reduce_pixels<T>,
                                          {pixels3x3<T, 1>, pixels3x3<T, 2>},
                                          {reduce_pixels3x3<T, 1>, reduce_pixels3x3<T, 2>},
@@ -88,35 +85,25 @@ template <class T, int kOutputs, int kTaps, class W = Winograd<T, kOutputs, kTap
 constexpr WinogradTransforms<T> kTransforms{W::input,  W::input_gradient, W::filter,
                                             W::output, W::gradient,       W::filter_gradient};
 template <class T>
-constexpr WinogradKernels<T> kWinograd{
-    kLanes<T>,           planes_to_pixels<T>, pixels_to_planes<T>, kTransforms<T, 4, 3>, kTransforms<T, 2, 3>,
-    kTransforms<T, 2, 5>};
+constexpr WinogradKernels<T> kWinograd{kTransforms<T, 4, 3>, kTransforms<T, 2, 3>, kTransforms<T, 2, 5>};
 template <class T>
-constexpr BatchNormKernels<T> kBatchNorm{kLanes<T>, channel_sums<T>, channel_affine<T>};
+constexpr BatchNormKernels<T> kBatchNorm{channel_sums<T>, channel_affine<T>};
+
+template <class T>
+constexpr PeakKernels<T> kPeak{fma<T>};
 
 }  // namespace
 
 extern const Kernels kernels;
 const Kernels kernels{FASTCONV_STRING(FASTCONV_ISA),
-                      kGemm<float>,
-                      kGemm<double>,
-                      kDepthwise<float>,
-                      kDepthwise<double>,
-                      kPool<float>,
-                      kPool<double>,
-                      kPool<int8_t>,
-                      kPool<uint8_t>,
-                      kPool<int32_t>,
-                      kPool<int64_t>,
-                      kPoolGradient<float>,
-                      kPoolGradient<double>,
-                      kSum<float>,
-                      kSum<double>,
-                      kWinograd<float>,
-                      kWinograd<double>,
-                      kBatchNorm<float>,
-                      kBatchNorm<double>,
-                      fma<float>,
-                      fma<double>};
+                      {kGemm<float>, kGemm<double>},
+                      {kLayout<float>, kLayout<double>},
+                      {kDepthwise<float>, kDepthwise<double>},
+                      {kPool<float>, kPool<double>, kPool<int8_t>, kPool<uint8_t>, kPool<int32_t>, kPool<int64_t>},
+                      {kPoolGradient<float>, kPoolGradient<double>},
+                      {kSum<float>, kSum<double>},
+                      {kWinograd<float>, kWinograd<double>},
+                      {kBatchNorm<float>, kBatchNorm<double>},
+                      {kPeak<float>, kPeak<double>}};
 
 }  // namespace fastconv::cpu::FASTCONV_ISA

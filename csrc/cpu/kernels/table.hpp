@@ -16,11 +16,6 @@ struct Epilogue {
   bool relu = false;
 };
 
-// Lanes [begin, end) of a panel's row: lane i is source + i elements from where a tap begins.
-struct StagedRun {
-  int32_t source, begin, end;
-};
-
 // What a kernel fetches on the way, data[k * step] for each k; wherever it points, it is never read.
 template <class T>
 struct Ahead {
@@ -33,7 +28,7 @@ inline constexpr int kMaxRowsVectors = 4;  // of a row of a tile
 
 template <class T>
 struct GemmKernels {
-  int mr, nr, lanes;     // nr is two vectors
+  int mr, nr;            // nr is two vectors
   int rows_mr, rows_nr;  // of tiles whose left operand lies by rows; rows_nr is two vectors or four
   int64_t k_block;       // the longest run of k that a tile should sum at once
 
@@ -69,6 +64,24 @@ struct GemmKernels {
   void (*dot)(int64_t images, int64_t pixels, const T* const* a, int64_t a_image, const T* const* b, int64_t b_image,
               int64_t a_ahead, int64_t b_ahead, T* sums);
   int dot_rows, dot_cols;
+};
+
+// Lanes [begin, end) of a panel's row: lane i is source + i elements from where a tap begins.
+struct StagedRun {
+  int32_t source, begin, end;
+};
+
+// Moves of elements from one layout to another, without arithmetic.
+template <class T>
+struct LayoutKernels {
+  int lanes;  // of a vector
+
+  // pixels[count][lanes], `pixel_stride` apart, from planes[channels <= lanes][count], `channel_stride` apart; missing
+  // channels are zero. And back.
+  void (*planes_to_pixels)(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
+                           int64_t count);
+  void (*pixels_to_planes)(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
+                           int64_t count);
 
   // out[rows, count] = src[rows, count]; columns are a step apart, those of out 1 or 2.
   void (*copy_rows)(T* out, int64_t out_stride, int64_t out_step, const T* src, int64_t src_stride, int64_t src_step,
@@ -118,7 +131,6 @@ struct PixelRectangle {
 
 template <class T>
 struct DepthwiseKernels {
-  int lanes;
   // Channels last. y = bias + the taps' weights * x, through relu, for some vectors of channels, each of which has
   // weights[taps][lanes] and then a vector of bias.
   void (*pixels)(const PixelRectangle<T>& outputs, int64_t channels, int64_t taps, const T* weights, bool relu);
@@ -254,13 +266,6 @@ struct WinogradTransforms {
 // Lanes are channels, so that no transform shuffles.
 template <class T>
 struct WinogradKernels {
-  int lanes;
-  // pixels[count][lanes], `pixel_stride` apart, from planes[channels <= lanes][count], `channel_stride` apart; missing
-  // channels are zero. And back.
-  void (*planes_to_pixels)(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
-                           int64_t count);
-  void (*pixels_to_planes)(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
-                           int64_t count);
   WinogradTransforms<T> f4x4_3x3, f2x2_3x3, f2x2_5x5;
 };
 
@@ -279,7 +284,6 @@ struct ChannelAffine {
 
 template <class T>
 struct BatchNormKernels {
-  int lanes;
   // sum[c] += a - a0[c] and product[c] += (a - a0[c]) (b - b0[c]), over the rows.
   void (*sums)(int64_t rows, int64_t channels, Rows<const T> a, Rows<const T> b, const T* a0, const T* b0, double* sum,
                double* product);
@@ -288,29 +292,39 @@ struct BatchNormKernels {
                  bool relu, Rows<T> y);
 };
 
+template <class T>
+struct PeakKernels {
+  // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
+  double (*fma)(int64_t rounds);
+};
+
+// A family's table for each of the two types that are computed with.
+template <template <class> class Table>
+struct FloatTables {
+  Table<float> float32;
+  Table<double> float64;
+};
+
+struct PoolTables {
+  PoolKernels<float> float32;
+  PoolKernels<double> float64;
+  PoolKernels<int8_t> int8;
+  PoolKernels<uint8_t> uint8;
+  PoolKernels<int32_t> int32;
+  PoolKernels<int64_t> int64;
+};
+
 struct Kernels {
   const char* isa;
-  GemmKernels<float> float32;
-  GemmKernels<double> float64;
-  DepthwiseKernels<float> depthwise32;
-  DepthwiseKernels<double> depthwise64;
-  PoolKernels<float> pool32;
-  PoolKernels<double> pool64;
-  PoolKernels<int8_t> pool_int8;
-  PoolKernels<uint8_t> pool_uint8;
-  PoolKernels<int32_t> pool_int32;
-  PoolKernels<int64_t> pool_int64;
-  PoolGradientKernels<float> pool_gradient32;
-  PoolGradientKernels<double> pool_gradient64;
-  SumKernels<float> sum32;
-  SumKernels<double> sum64;
-  WinogradKernels<float> winograd32;
-  WinogradKernels<double> winograd64;
-  BatchNormKernels<float> batch_norm32;
-  BatchNormKernels<double> batch_norm64;
-  // Runs `rounds` of independent fused multiply-adds in registers and returns their floating-point operations.
-  double (*fma_float32)(int64_t rounds);
-  double (*fma_float64)(int64_t rounds);
+  FloatTables<GemmKernels> gemm;
+  FloatTables<LayoutKernels> layout;
+  FloatTables<DepthwiseKernels> depthwise;
+  PoolTables pool;
+  FloatTables<PoolGradientKernels> pool_gradient;
+  FloatTables<SumKernels> sum;
+  FloatTables<WinogradKernels> winograd;
+  FloatTables<BatchNormKernels> batch_norm;
+  FloatTables<PeakKernels> peak;
 };
 
 }  // namespace fastconv::cpu

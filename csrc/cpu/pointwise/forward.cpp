@@ -63,7 +63,7 @@ struct Convolution {
   // The outputs of a tile for a panel [C][nr] of filters and their biases [nr].
   void multiply(const Tiles::Place& at, Range filters, const T* panel, const T* biases, Ahead<T> ahead) const {
     const GemmKernels<T>& gemm = gemm_kernels<T>();
-    const WinogradKernels<T>& turn = winograd_kernels<T>();
+    const LayoutKernels<T>& layout = layout_kernels<T>();
     const auto count = static_cast<int>(at.q.size());
     T* out = y.at(at.n, filters.begin) + at.z * y.stride[2] + at.p * y.stride[3] + at.q.begin;
     alignas(kCacheLine) T values[kMaxTile];
@@ -75,9 +75,9 @@ struct Convolution {
       gemm.tile_scattered(s.c, pixels(at), step, channels, panel, nullptr, values, gemm.nr, count,
                           {nullptr, biases, relu}, ahead);
     }
-    for (int64_t k = 0; k < filters.size(); k += turn.lanes) {
-      turn.pixels_to_planes(out + k * y.stride[1], y.stride[1], values + k, gemm.nr,
-                            static_cast<int>(std::min<int64_t>(turn.lanes, filters.size() - k)), count);
+    for (int64_t k = 0; k < filters.size(); k += layout.lanes) {
+      layout.pixels_to_planes(out + k * y.stride[1], y.stride[1], values + k, gemm.nr,
+                              static_cast<int>(std::min<int64_t>(layout.lanes, filters.size() - k)), count);
     }
   }
 

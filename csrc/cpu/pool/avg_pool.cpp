@@ -19,11 +19,6 @@ namespace {
 constexpr int64_t kTaskCells = 1 << 14;    // fewer would be over before another thread has begun
 constexpr int64_t kChannelBlock = 1 << 8;  // so that the few pixels of a global average can be shared out
 
-template <class T>
-const SumKernels<T>& kernel() {
-  return table_for<T>(kernels().sum32, kernels().sum64);
-}
-
 // out[count] = the sum of weighted rows, whose elements are `step` apart.
 template <class T>
 class RowSum {
@@ -40,7 +35,7 @@ class RowSum {
   static constexpr int kRows = 64;
 
   void flush(T divisor) {
-    kernel<T>().rows(out_, count_, begun_ ? out_ : nullptr, rows_, weights_, size_, step_, divisor);
+    sum_kernels<T>().rows(out_, count_, begun_ ? out_ : nullptr, rows_, weights_, size_, step_, divisor);
     begun_ = true;
     size_ = 0;
   }
@@ -86,10 +81,10 @@ void join_spanned(PoolShape& s, const std::array<int64_t, 5>& stride, int64_t li
 // The sum of neighbours in memory. float32 adds up in parts, which are added in float64: a long sum would stop growing.
 template <class T>
 T sum_run(const T* cells, int64_t count) {
-  if (count <= kTaskCells) return kernel<T>().run(cells, count);
+  if (count <= kTaskCells) return sum_kernels<T>().run(cells, count);
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kTaskCells)
-    total += static_cast<double>(kernel<T>().run(cells + begin, std::min(kTaskCells, count - begin)));
+    total += static_cast<double>(sum_kernels<T>().run(cells + begin, std::min(kTaskCells, count - begin)));
   return static_cast<T>(total);
 }
 
@@ -125,8 +120,8 @@ class PlaneAverages {
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const int64_t n = plane / shape_.c, c = plane % shape_.c;
       add_windows(x_.at(n, c), z, p, line, sums);
-      kernel<T>().divide(y_.at(n, c) + z * y_.stride[2] + p * y_.stride[3], y_.stride[4], sums, 1, divisors_[2].data(),
-                         divisors_[0][index(z)] * divisors_[1][index(p)], shape_.axis[2].out);
+      sum_kernels<T>().divide(y_.at(n, c) + z * y_.stride[2] + p * y_.stride[3], y_.stride[4], sums, 1,
+                              divisors_[2].data(), divisors_[0][index(z)] * divisors_[1][index(p)], shape_.axis[2].out);
       if (++p < p_count) continue;
       p = 0;
       if (++z < z_count) continue;
@@ -154,7 +149,7 @@ class PlaneAverages {
       }
       sum.finish(1);
     }
-    if (slides_) return kernel<T>().slide(sums, width.out, line, width.filter, width.stride);
+    if (slides_) return sum_kernels<T>().slide(sums, width.out, line, width.filter, width.stride);
     for (const Range& w : windows_) *sums++ = sum_run(cells + w.begin, w.size());
   }
 
@@ -255,7 +250,7 @@ class PlaneGradients {
       const T* row = dy_.at(n, c) + z * dy_.stride[2] + p * dy_.stride[3];
       const T factor = divisors_[0][static_cast<std::size_t>(z)] * divisors_[1][static_cast<std::size_t>(p)];
       T* quotients = z == zs.begin ? gradients : spare;
-      kernel<T>().divide(quotients, 1, row, dy_.stride[4], divisors_[2].data(), factor, count);
+      sum_kernels<T>().divide(quotients, 1, row, dy_.stride[4], divisors_[2].data(), factor, count);
       for (int64_t q = 0; q < count && z > zs.begin; ++q) gradients[q] += quotients[q];
     }
   }
@@ -264,13 +259,13 @@ class PlaneGradients {
   // with a stride of 2 every other cell has one window more, if the window's size is odd.
   void spread(const T* gradients, T* line, T* even, T* odd) const {
     const Axis& width = shape_.axis[2];
-    if (stride_ == 1) return kernel<T>().slide(line, width.in, gradients + width.pad_begin, width.filter, 1);
+    if (stride_ == 1) return sum_kernels<T>().slide(line, width.in, gradients + width.pad_begin, width.filter, 1);
     if (stride_ == 2) {
       const int64_t pairs = ceil_div(width.in + width.pad_begin, 2), more = ceil_div(width.filter, 2),
                     less = width.filter / 2;
-      kernel<T>().slide(even, pairs, gradients + lead_ - (more - 1), more, 1);
-      kernel<T>().slide(odd, pairs, gradients + lead_ - (less - 1), less, 1);
-      return kernel<T>().interleave(line, even, odd, pairs);
+      sum_kernels<T>().slide(even, pairs, gradients + lead_ - (more - 1), more, 1);
+      sum_kernels<T>().slide(odd, pairs, gradients + lead_ - (less - 1), less, 1);
+      return sum_kernels<T>().interleave(line, even, odd, pairs);
     }
     std::fill_n(line, width.in, T(0));
     for (int64_t q = 0; q < width.out; ++q) {

@@ -17,16 +17,6 @@
 namespace fastconv::cpu {
 namespace {
 
-template <class T>
-const PoolKernels<T>& kernel() {
-  if constexpr (std::is_same_v<T, float>) return kernels().pool32;
-  if constexpr (std::is_same_v<T, double>) return kernels().pool64;
-  if constexpr (std::is_same_v<T, int8_t>) return kernels().pool_int8;
-  if constexpr (std::is_same_v<T, uint8_t>) return kernels().pool_uint8;
-  if constexpr (std::is_same_v<T, int32_t>) return kernels().pool_int32;
-  if constexpr (std::is_same_v<T, int64_t>) return kernels().pool_int64;
-}
-
 using Position = std::array<int64_t, 5>;  // n, c, z, p, q
 
 template <class T>
@@ -186,27 +176,27 @@ class MaxPool {
     }
     const bool bytes = result_.offsets.data != nullptr, indices = result_.indices.data != nullptr;
     const auto& where = bytes ? result_.offsets.stride : result_.indices.stride;
-    kernel<T>().maxima({.planes = planes,
-                        .rows = rows,
-                        .lanes = lanes,
-                        .x = x,
-                        .x_plane = x_.stride[kChannel],
-                        .x_row = x_step(row_axis),
-                        .x_step = x_step(lanes_),
-                        .taps = taps.taps,
-                        .codes = taps.codes,
-                        .tap_count = taps.count,
-                        .y = cell(y, at),
-                        .y_plane = y.stride[kChannel],
-                        .y_row = y.stride[row_axis],
-                        .offsets = bytes ? cell(result_.offsets, at) : nullptr,
-                        .indices = indices ? cell(result_.indices, at) : nullptr,
-                        .where_plane = where[kChannel],
-                        .where_row = where[row_axis],
-                        .index = flat_.origin(at[2], at[3], at[4]),
-                        .index_row = index_step(row_axis),
-                        .index_step = index_step(lanes_),
-                        .rectified = result_.rectified});
+    pool_kernels<T>().maxima({.planes = planes,
+                              .rows = rows,
+                              .lanes = lanes,
+                              .x = x,
+                              .x_plane = x_.stride[kChannel],
+                              .x_row = x_step(row_axis),
+                              .x_step = x_step(lanes_),
+                              .taps = taps.taps,
+                              .codes = taps.codes,
+                              .tap_count = taps.count,
+                              .y = cell(y, at),
+                              .y_plane = y.stride[kChannel],
+                              .y_row = y.stride[row_axis],
+                              .offsets = bytes ? cell(result_.offsets, at) : nullptr,
+                              .indices = indices ? cell(result_.indices, at) : nullptr,
+                              .where_plane = where[kChannel],
+                              .where_row = where[row_axis],
+                              .index = flat_.origin(at[2], at[3], at[4]),
+                              .index_row = index_step(row_axis),
+                              .index_step = index_step(lanes_),
+                              .rectified = result_.rectified});
   }
 
   // Some lanes of a row, into the scratch. The codes are numbers.
@@ -215,27 +205,27 @@ class MaxPool {
       taps.taps[t].begin -= first;
       taps.taps[t].end -= first;
     }
-    kernel<T>().maxima({.planes = 1,
-                        .rows = 1,
-                        .lanes = lanes,
-                        .x = x + first * x_step(lanes_),
-                        .x_plane = 0,
-                        .x_row = 0,
-                        .x_step = x_step(lanes_),
-                        .taps = taps.taps,
-                        .codes = taps.codes,
-                        .tap_count = taps.count,
-                        .y = scratch.value,
-                        .y_plane = 0,
-                        .y_row = 0,
-                        .offsets = nullptr,
-                        .indices = scratch.number,
-                        .where_plane = 0,
-                        .where_row = 0,
-                        .index = 0,
-                        .index_row = 0,
-                        .index_step = 0,
-                        .rectified = false});
+    pool_kernels<T>().maxima({.planes = 1,
+                              .rows = 1,
+                              .lanes = lanes,
+                              .x = x + first * x_step(lanes_),
+                              .x_plane = 0,
+                              .x_row = 0,
+                              .x_step = x_step(lanes_),
+                              .taps = taps.taps,
+                              .codes = taps.codes,
+                              .tap_count = taps.count,
+                              .y = scratch.value,
+                              .y_plane = 0,
+                              .y_row = 0,
+                              .offsets = nullptr,
+                              .indices = scratch.number,
+                              .where_plane = 0,
+                              .where_row = 0,
+                              .index = 0,
+                              .index_row = 0,
+                              .index_step = 0,
+                              .rectified = false});
     for (int64_t t = 0; t < taps.count; ++t) {
       taps.taps[t].begin += first;
       taps.taps[t].end += first;
@@ -300,7 +290,7 @@ void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Max
     block.tap_count = count;
     block.y = values;
     block.indices = tap;
-    kernel<T>().maxima(block);
+    pool_kernels<T>().maxima(block);
   };
   std::fill_n(index, kScratchLanes, -1);
   maxima(x.data, 0, best);  // no tap: the lowest value

@@ -70,12 +70,6 @@ std::vector<Alike> alike_inputs(const Axis& axis) {
   return all;
 }
 
-template <class T>
-const PoolGradientKernels<T>& kernel() {
-  if constexpr (std::is_same_v<T, float>) return kernels().pool_gradient32;
-  if constexpr (std::is_same_v<T, double>) return kernels().pool_gradient64;
-}
-
 // dx from the numbers of taps.
 template <class T>
 class Spread {
@@ -180,7 +174,7 @@ class Spread {
     const int64_t h = block.height->first + at[1] * block.height->step;
     const int64_t row_step = row_axis == 3 ? block.height->step : block.column_step;
     const int64_t lane_step = lane_axis == 4 && !block.alternate ? block.column_step : 1;
-    kernel<T>().spread(
+    pool_gradient_kernels<T>().spread(
         {.rows = rows,
          .lanes = {block.lanes[0], block.lanes[1]},
          .dy = origin(dy_),

@@ -11,7 +11,7 @@ namespace fastconv::cpu {
 
 double measure_peak(bool float64, int threads) {
   using Clock = std::chrono::steady_clock;
-  const auto fma = float64 ? kernels().fma_float64 : kernels().fma_float32;
+  const auto fma = float64 ? peak_kernels<double>().fma : peak_kernels<float>().fma;
   const auto seconds = [](Clock::time_point from) {
     return std::chrono::duration<double>(Clock::now() - from).count();
   };

@@ -83,7 +83,7 @@ class Adjoint {
   const ConvShape& s_;
   ConvShape swapped_;  // a convolution from dy's channels to dx's, with the tiles of dy
   TileGrid grid_;
-  int64_t lanes_ = winograd_kernels<T>().lanes;
+  int64_t lanes_ = vector_lanes<T>();
 };
 
 }  // namespace

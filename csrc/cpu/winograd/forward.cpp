@@ -23,8 +23,8 @@
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
-#include "cpu/walk/phases.hpp"
 #include "cpu/walk/patches.hpp"
+#include "cpu/walk/phases.hpp"
 #include "plan.hpp"
 #include "tiles.hpp"
 
@@ -35,7 +35,7 @@ namespace {
 template <class T>
 void unstage(const ConvShape& s, int64_t tile, const TileRun& run, int64_t k, const T* stage, const Tensor<T>& y) {
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   const auto channels = static_cast<int>(std::min(lanes, s.k - k));
   const int64_t count = std::min(width.out, run.end * tile) - run.begin * tile;
   for (int64_t r = 0; r < tile && run.row * tile + r < height.out; ++r) {
@@ -51,7 +51,7 @@ template <class T>
 void transform_outputs(const ConvShape& s, const TileGrid& grid, Range tiles, Range filters, const T* m, int64_t stride,
                        int64_t width, const T* bias, bool relu, T* stage, const Tensor<T>& y) {
   const auto output = transforms<T>(grid).output;
-  const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
+  const int64_t lanes = vector_lanes<T>(), tile = grid.tile;
   for_each_tile_run(grid, tiles, [&](const TileRun& run) {
     const bool whole_rows = (run.row + 1) * tile <= s.axis[1].out;
     for (int64_t k = filters.begin; k < std::min(s.k, filters.end); k += lanes) {
@@ -112,7 +112,7 @@ struct FiltersPlan {
   static constexpr int64_t kProducts = 900 << 10;  // bytes of m
   static constexpr int64_t kChannels = kRowPitch;  // of u
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   TileGrid grid;
   int64_t channels, panels;
   Blocks blocks;  // of tiles

@@ -20,14 +20,14 @@ void pack_filters(const Tensor<const T>& w, int64_t taps, int64_t filters, int64
   if (joined) {
     return MatrixOperand<T>(w.data, w.stride[0], 1).pack(g, width, {0, filters}, {0, channels * taps * taps}, nullptr);
   }
-  const WinogradKernels<T>& kernel = winograd_kernels<T>();
+  const LayoutKernels<T>& layout = layout_kernels<T>();
   const int64_t cells = taps * taps, step = w.stride[4];
   const bool neighbours = std::abs(step) == 1 && w.stride[3] == taps * step;  // backwards in an input gradient
   for (int64_t c = 0; c < channels; ++c, g += cells * width) {
     const T* first_filter = w.data + c * w.stride[1];
-    for (int64_t k = 0; neighbours && k < width; k += kernel.lanes) {
-      const auto some = static_cast<int>(std::clamp<int64_t>(filters - k, 0, kernel.lanes));
-      kernel.planes_to_pixels(g + k + (step < 0 ? (cells - 1) * width : 0), step * width,
+    for (int64_t k = 0; neighbours && k < width; k += layout.lanes) {
+      const auto some = static_cast<int>(std::clamp<int64_t>(filters - k, 0, layout.lanes));
+      layout.planes_to_pixels(g + k + (step < 0 ? (cells - 1) * width : 0), step * width,
                               first_filter + k * w.stride[0] + (step < 0 ? 1 - cells : 0), w.stride[0], some, cells);
     }
     for (int64_t tap = 0; !neighbours && tap < cells; ++tap) {
@@ -43,7 +43,7 @@ void transform_filters(const ConvShape& s, const TileGrid& grid, const Tensor<co
                        Range channels, T* u, int64_t stride) {
   const auto filter = transforms<T>(grid).filter;
   constexpr int64_t kRows = 72;
-  const int64_t lanes = winograd_kernels<T>().lanes, taps = grid.taps, rows = taps * taps, some = kRows / rows;
+  const int64_t lanes = vector_lanes<T>(), taps = grid.taps, rows = taps * taps, some = kRows / rows;
   alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][width] of some channels
   const int64_t filters = std::min(width, s.k - k);
   for (int64_t first = channels.begin; first < channels.end; first += some) {
@@ -75,9 +75,9 @@ struct TilesPlan {
   TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kStageRows * kStageColumns)
       : grid(s),
         unit(tiles_of_unit),
-        channels(ceil_div(s.c, winograd_kernels<T>().lanes) * winograd_kernels<T>().lanes),
-        panels(s.k, gemm.rows_nr, gemm.lanes, 0),
-        width(4 * gemm.lanes),
+        channels(ceil_div(s.c, vector_lanes<T>()) * vector_lanes<T>()),
+        panels(s.k, gemm.rows_nr, vector_lanes<T>(), 0),
+        width(4 * vector_lanes<T>()),
         blocks(ceil_div(grid.count, unit),
                std::min(kInputs / (grid.elements() * channels * unit * static_cast<int64_t>(sizeof(T))),
                         ceil_div(grid.count, unit) / kTasks)) {
@@ -88,7 +88,7 @@ struct TilesPlan {
     shared = bias + array_bytes(panels.padded(), 1, sizeof(T));
     m = array_bytes(grid.elements(), v_stride, sizeof(T));
     stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
-    thread = stage + array_bytes(stage_cells, winograd_kernels<T>().lanes, sizeof(T));
+    thread = stage + array_bytes(stage_cells, vector_lanes<T>(), sizeof(T));
   }
   // It needs enough tiles for its tasks.
   static bool serves(const ConvShape& s) { return small_filters(s) && TileGrid(s).count >= kMinTiles; }
@@ -129,7 +129,7 @@ void multiply_panels(const TilesPlan<T>& plan, const ConvShape& s, int64_t tiles
     for (int64_t p = panels.begin; p < panels.end; ++p) {
       const T* b = u + (e * plan.panels.padded() + plan.panels.first(p)) * s.c;
       T* out = m + e * plan.m_stride + plan.panels.first(p) - plan.panels.first(panels.begin);
-      const auto tile = plan.gemm.tiles_by_rows[plan.panels.width(p) / plan.gemm.lanes];
+      const auto tile = plan.gemm.tiles_by_rows[plan.panels.width(p) / vector_lanes<T>()];
       for (int64_t t = 0; t < tiles; t += mr) {
         tile(s.c, v + e * plan.v_stride + t * plan.channels, plan.channels, b, plan.panels.width(p), nullptr,
              out + t * plan.width, plan.width, static_cast<int>(std::min(mr, tiles - t)), {}, {b, 0});

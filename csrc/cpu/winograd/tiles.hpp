@@ -63,15 +63,15 @@ void for_each_tile_run(const TileGrid& grid, Range tiles, Visit visit) {
 template <class T>
 void stage_row(const T* row, int64_t channel_stride, int64_t column_stride, int channels, int64_t width, int64_t first,
                int64_t count, T* pixels) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   const int64_t begin = std::clamp<int64_t>(0, first, first + count), end = std::clamp(width, begin, first + count);
   std::fill(pixels, pixels + (begin - first) * lanes, T(0));
   T* out = pixels + (begin - first) * lanes;
   const T* in = row + begin * column_stride;
   if (column_stride == 1) {
-    winograd_kernels<T>().planes_to_pixels(out, lanes, in, channel_stride, channels, end - begin);
+    layout_kernels<T>().planes_to_pixels(out, lanes, in, channel_stride, channels, end - begin);
   } else {
-    gemm_kernels<T>().copy_padded(out, lanes, lanes, in, column_stride, channel_stride, 0, channels, end - begin, 0);
+    layout_kernels<T>().copy_padded(out, lanes, lanes, in, column_stride, channel_stride, 0, channels, end - begin, 0);
   }
   std::fill(pixels + (end - first) * lanes, pixels + count * lanes, T(0));
 }
@@ -81,7 +81,7 @@ void stage_row(const T* row, int64_t channel_stride, int64_t column_stride, int 
 template <class T>
 void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, int64_t height, int64_t width, int64_t h,
                  int64_t rows, int64_t w, int64_t columns, T* stage) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   for (int64_t r = 0; r < rows; ++r, stage += kStageColumns * lanes) {
     if (h + r < 0 || h + r >= height) {
       std::fill_n(stage, columns * lanes, T(0));
@@ -97,7 +97,7 @@ void stage_cells(const Tensor<const T>& x, int64_t n, int64_t c, int channels, i
 template <class T, class Visit>
 void for_each_tile(const Tensor<const T>& x, int64_t n, int64_t c, int channels, const Extents& plane, int64_t span,
                    int64_t step, int64_t h, int64_t w, int64_t tiles, T* stage, Visit visit) {
-  const int64_t lanes = winograd_kernels<T>().lanes, height = plane[1], width = plane[2];
+  const int64_t lanes = vector_lanes<T>(), height = plane[1], width = plane[2];
   const auto staged = [&](Range part) {
     if (part.size() == 0) return;
     stage_cells(x, n, c, channels, height, width, h, span, w + step * part.begin, step * (part.size() - 1) + span,
@@ -124,7 +124,7 @@ void transform_inputs(const ConvShape& s, const TileGrid& grid, const Tensor<con
                       int64_t stride, Place place) {
   const auto input = transforms<T>(grid).input;
   const Axis &height = s.axis[1], &width = s.axis[2];
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   for (int64_t c = 0; c < s.c; c += lanes) {
     for_each_tile(x, run.n, c, static_cast<int>(std::min(lanes, s.c - c)), in_extents(s), grid.span(), grid.tile,
                   height.input(run.row * grid.tile, 0), width.input(run.begin * grid.tile, 0), run.end - run.begin,
@@ -139,7 +139,7 @@ template <class T, class Place>
 void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& dy, const TileRun& run,
                          T* stage, int64_t stride, Place place) {
   const auto gradient = transforms<T>(grid).gradient;
-  const int64_t lanes = winograd_kernels<T>().lanes, tile = grid.tile;
+  const int64_t lanes = vector_lanes<T>(), tile = grid.tile;
   for (int64_t k = 0; k < s.k; k += lanes) {
     for_each_tile(dy, run.n, k, static_cast<int>(std::min(lanes, s.k - k)), out_extents(s), tile, tile, run.row * tile,
                   run.begin * tile, run.end - run.begin, stage,
@@ -152,10 +152,11 @@ void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<
 // A row of pixels of a stage.
 template <class T>
 void write_row(const T* pixels, int channels, int64_t count, T* row, int64_t channel_stride, int64_t column_stride) {
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   if (column_stride == 1)
-    return winograd_kernels<T>().pixels_to_planes(row, channel_stride, pixels, lanes, channels, count);
-  if (channel_stride == 1) return gemm_kernels<T>().copy_rows(row, column_stride, 1, pixels, lanes, 1, count, channels);
+    return layout_kernels<T>().pixels_to_planes(row, channel_stride, pixels, lanes, channels, count);
+  if (channel_stride == 1)
+    return layout_kernels<T>().copy_rows(row, column_stride, 1, pixels, lanes, 1, count, channels);
   for (int64_t i = 0; i < count; ++i, pixels += lanes, row += column_stride) {
     for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
   }

@@ -34,7 +34,7 @@ constexpr int64_t kPartBytes = 1 << 20;  // of e and v beside them
 template <class T>
 struct Plan {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t lanes = winograd_kernels<T>().lanes;
+  const int64_t lanes = vector_lanes<T>();
   TileGrid grid;
   int64_t panels, e_row;  // e_row: filters of e that lie side by side
   int64_t k;
@@ -212,14 +212,13 @@ class WeightGradient {
 
   // Of the channels of one panel, u[element][nr].
   void write_filter(int64_t k, int64_t panel, const T* u, T* stage) const {
-    const WinogradKernels<T>& transform = winograd_kernels<T>();
     const int64_t nr = plan_.gemm.nr, lanes = plan_.lanes, taps = plan_.grid.taps;
     const bool joined = dw_.stride[4] == 1 && dw_.stride[3] == taps;
     for (int64_t c = panel * nr; c < std::min(s_.c, (panel + 1) * nr); c += lanes, u += lanes) {
       transforms<T>(plan_.grid).filter_gradient(stage, u, plan_.u_stride);
       const auto channels = static_cast<int>(std::min(lanes, s_.c - c));
       if (joined) {
-        transform.pixels_to_planes(dw_.at(k, c), dw_.stride[1], stage, lanes, channels, taps * taps);
+        layout_kernels<T>().pixels_to_planes(dw_.at(k, c), dw_.stride[1], stage, lanes, channels, taps * taps);
         continue;
       }
       for (int64_t tap = 0; tap < taps * taps; ++tap) {

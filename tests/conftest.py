@@ -1,5 +1,6 @@
 """Fixtures that every test may ask for."""
 
+import platform
 import signal
 from collections.abc import Iterator
 
@@ -7,6 +8,17 @@ import numpy as np
 import pytest
 
 import fastconv
+from fastconv import _core
+
+ISAS = {"x86_64": ("avx512", "avx2", "baseline"), "aarch64": ("neon",)}
+
+
+def pytest_report_header() -> str:
+    """The instruction sets that are tested here, and those that are not."""
+    tested = _core.available_isas()
+    missing = [isa for isa in ISAS.get(platform.machine(), ()) if isa not in tested]
+    lacks = f"; not in this build or CPU: {', '.join(missing)}" if missing else ""
+    return f"instruction sets: {', '.join(tested)}{lacks}"
 
 
 @pytest.fixture

@@ -5,45 +5,54 @@
 
 namespace fastconv::cpu {
 
-#if defined(__x86_64__)
 namespace avx512 {
 extern const Kernels kernels;
 }
 namespace avx2 {
 extern const Kernels kernels;
 }
-#endif
-#if defined(__aarch64__)
-#define FASTCONV_LEAST neon
-#else
-#define FASTCONV_LEAST baseline
-#endif
-// The instruction set that every CPU of the architecture has.
-namespace FASTCONV_LEAST {
+namespace baseline {
+extern const Kernels kernels;
+}
+namespace neon {
 extern const Kernels kernels;
 }
 
 namespace {
 
+// Widest first. A build has all of its architecture, or those that the CMake option FASTCONV_ISAS names; baseline and
+// neon run on every CPU of theirs.
 std::vector<const Kernels*> runnable() {
   std::vector<const Kernels*> found;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (has_avx2 && has_avx512) found.push_back(&avx512::kernels);
-  if (has_avx2) found.push_back(&avx2::kernels);
+#ifdef FASTCONV_HAS_avx512
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma")) {
+    found.push_back(&avx512::kernels);
+  }
 #endif
-  found.push_back(&FASTCONV_LEAST::kernels);
+#ifdef FASTCONV_HAS_avx2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2::kernels);
+#endif
+#ifdef FASTCONV_HAS_baseline
+  found.push_back(&baseline::kernels);
+#endif
+#ifdef FASTCONV_HAS_neon
+  found.push_back(&neon::kernels);
+#endif
   return found;
 }
 
 const Kernels& choose() {
+  const std::vector<const Kernels*> offered = runnable();
+  if (offered.empty()) {
+    throw std::runtime_error(
+        "this CPU has none of the instruction sets that this build of fastconv is for; build it "
+        "with the CMake option FASTCONV_ISAS=all");
+  }
   const char* wanted = std::getenv("FASTCONV_ISA");
-  if (wanted == nullptr || *wanted == '\0') return *runnable().front();
+  if (wanted == nullptr || *wanted == '\0') return *offered.front();
   std::string names;
-  for (const Kernels* candidate : runnable()) {
+  for (const Kernels* candidate : offered) {
     if (std::string(candidate->isa) == wanted) return *candidate;
     names += (names.empty() ? "" : ", ") + std::string(candidate->isa);
   }

@@ -91,7 +91,6 @@ void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jo
     if (pass == Pass::forward) {
       const auto fprop = algorithm == Algorithm::winograd         ? winograd::fprop<T>
                          : algorithm == Algorithm::implicit       ? implicit::fprop<T>
-                         : algorithm == Algorithm::im2col         ? im2col::fprop<T>
                          : depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T>
                                                                   : direct::fprop<T>;
       return fprop(shape, a, b, finish.bias, finish.relu, out, limit);
@@ -99,7 +98,6 @@ void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jo
     if (pass == Pass::weight) {
       const auto wgrad = algorithm == Algorithm::winograd        ? winograd::wgrad<T>
                          : algorithm == Algorithm::implicit      ? implicit::wgrad<T>
-                         : algorithm == Algorithm::im2col        ? im2col::wgrad<T>
                          : depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T>
                                                                  : direct::wgrad<T>;
       return wgrad(shape, a, b, out, limit);
@@ -108,14 +106,14 @@ void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jo
     if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
     if (algorithm == Algorithm::direct && !depthwise_serves(Pass::input, shape))
       return direct::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
-    const auto dgrad = algorithm == Algorithm::direct ? depthwise::dgrad<T> : im2col::dgrad<T>;
-    dgrad(shape, a, b, out, limit);
+    depthwise::dgrad(shape, a, b, out, limit);
     finish_all(shape, finish.bias, finish.relu, out);
   }));
 }
 
 template <class T>
 void plan(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+  if (algorithm == Algorithm::im2col) return im2col::algorithm<T>().plan(call, limit, jobs);
   add_old(algorithm, call, limit, jobs);
 }
 

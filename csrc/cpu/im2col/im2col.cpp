@@ -10,25 +10,35 @@
 // bits.
 #include "im2col.hpp"
 
+#include <algorithm>
+#include <memory>
+#include <optional>
+
 #include "blas.hpp"
 #include "cpu/runtime/thread_pool.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
+#include "cpu/walk/parts.hpp"
 #include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu::im2col {
 namespace {
 
-constexpr int64_t kPatchBytes = 2 << 20;  // a block of patches: a core's share of the outer caches
-constexpr int64_t kMinPixels = 192;       // narrower blocks make BLAS pack the filters too often
-constexpr int64_t kMinTasks = 4;          // what a batch of one is cut into
-constexpr int64_t kMinChannels = 16;      // the fewest that are worth a task of their own
+using namespace tuning::im2col;
+
+constexpr Variant kPixels{"pixels", "filters of one cell: the patches are the pixels, read where BLAS can read them"};
+constexpr Variant kPatches{"patches", "the patches of a block of pixels at a time, so that BLAS finds them in cache"};
+
+Variant choose(const ConvShape& s) {
+  if (s.pointwise()) return kPixels;
+  return kPatches;
+}
 
 int64_t filter_cells(const ConvShape& s) { return s.group_c() * s.taps(); }
 
 // How a pass is cut into tasks.
 struct Cut {
   Blocks images, pixels;  // pixels of one image
-  Blocks channels;        // of one group: K for fprop, C for the gradients
+  Blocks channels;        // of one group: K for the forward pass, C for the gradients
 };
 
 Blocks cut_channels(int64_t channels, int64_t other_tasks) {
@@ -41,25 +51,9 @@ Cut make_cut(Pass pass, const ConvShape& s, std::size_t itemsize) {
   const Blocks pixels(s.pixels(), std::max(kMinPixels, kPatchBytes / column_bytes));
   if (pass == Pass::forward) return {{s.n, 1}, pixels, cut_channels(s.group_k(), s.n * s.groups * pixels.count)};
   if (pass == Pass::input) return {{s.n, 1}, pixels, cut_channels(s.group_c(), s.n * s.groups)};
-  // wgrad: a block of images has a partial sum of its own.
+  // In the weight gradient a block of images has a partial sum of its own.
   const Blocks channels = cut_channels(s.group_c(), s.groups);
   return {{s.n, ceil_div(s.n, ceil_div(kMinTasks, s.groups * channels.count))}, pixels, channels};
-}
-
-// Workspace: [shared by all threads][one block a thread], all offsets in bytes.
-struct Layout {
-  std::size_t filters;           // shared: w or dw as a contiguous [K, F], one for each partial sum
-  std::size_t patches, channel;  // a thread's: patches[F, pixels] and rows of y or dy [K/groups, pixels]
-
-  std::size_t thread() const { return patches + channel; }
-};
-
-Layout make_layout(Pass pass, const ConvShape& s, const Cut& cut, std::size_t itemsize) {
-  const auto size = [&](int64_t rows, int64_t cols) { return array_bytes(rows, cols, itemsize); };
-  const int64_t copies = pass == Pass::weight ? cut.images.count : 1;
-  const int64_t rows = pass == Pass::forward ? filter_cells(s) : cut.channels.size * s.taps();
-  const int64_t k = pass == Pass::forward ? cut.channels.size : s.group_k();
-  return {size(copies * s.k, filter_cells(s)), size(rows, cut.pixels.size), size(k, cut.pixels.size)};
 }
 
 // One image's [channels, pixels], where BLAS can use it in place.
@@ -124,39 +118,69 @@ Matrix<const T> readable_gradient(const ConvShape& s, const Tensor<const T>& dy,
   return dense<const T>(scratch, channels.size(), pixels.size());
 }
 
-// y = result + bias, through relu; `result` may be y itself.
+// y = finish(result); `result` may be y itself.
 template <class T>
-void store(const ConvShape& s, Matrix<const T> result, const Vector<const T>& bias, bool relu, const Tensor<T>& y,
-           int64_t n, Range channels, Range pixels) {
+void store(const ConvShape& s, const Matrix<T>& result, const Finish<T>& finish, const Tensor<T>& y, int64_t n,
+           Range channels, Range pixels) {
   for (int64_t k = channels.begin; k < channels.end; ++k) {
-    const T b = bias.data != nullptr ? bias[k] : T(0);
+    const T b = finish.bias_of(k);
     const T* row = result.data + (k - channels.begin) * result.row_stride;
     for_each_cell(y, n, k, out_extents(s), pixels, [&](T& cell, int64_t i) {
       const T value = row[i * result.col_stride] + b;
-      cell = relu && value < 0 ? T(0) : value;  // NaN stays NaN
+      cell = finish.relu && value < 0 ? T(0) : value;  // NaN stays NaN
     });
   }
 }
 
 Range offset(Range r, int64_t by) { return {r.begin + by, r.end + by}; }
 
-}  // namespace
+// What the three passes share: the cut, and the arrays of scratch memory.
+template <class T>
+class Im2colJob : public Job {
+ protected:
+  Im2colJob(const ConvCall<T>& call, std::size_t limit)
+      : Job(choose(call.shape)), s_(call.shape), cut_(make_cut(call.pass, s_, sizeof(T))) {
+    const Pass pass = call.pass;
+    const int64_t copies = pass == Pass::weight ? cut_.images.count : 1;
+    const int64_t rows = pass == Pass::forward ? filter_cells(s_) : cut_.channels.size * s_.taps();
+    const int64_t k = pass == Pass::forward ? cut_.channels.size : s_.group_k();
+    filters_ = scratch_.template shared<T>(copies * s_.k, filter_cells(s_));
+    patches_ = scratch_.template each<T>(rows, cut_.pixels.size);
+    pixels_ = scratch_.template each<T>(k, cut_.pixels.size);
+    tasks_ = s_.groups * cut_.channels.count *
+             (pass == Pass::forward ? s_.n * cut_.pixels.count
+              : pass == Pass::input ? s_.n
+                                    : cut_.images.count);
+    scratch_.fit(limit, static_cast<int>(std::min<int64_t>(tasks_, num_threads())), "im2col");
+    load_blas();
+  }
+
+  ConvShape s_;
+  Cut cut_;
+  int64_t tasks_;
+  SharedArray<T> filters_;  // w or dw as a contiguous [K, F], one for each partial sum
+  ThreadArray<T> patches_;  // [F, pixels]
+  ThreadArray<T> pixels_;   // rows of y or dy, [K/groups, pixels]
+};
 
 template <class T>
-void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
-           std::size_t workspace_limit) {
-  const Cut cut = make_cut(Pass::forward, s, sizeof(T));
-  const Layout layout = make_layout(Pass::forward, s, cut, sizeof(T));
-  const int64_t tasks = s.n * s.groups * cut.pixels.count * cut.channels.count;
-  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
-                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
-  const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
-  load_blas();
-  const Matrix<const T> filters = readable_filters(s, w, memory.at<T>(0));
-  const bool finish = bias.data != nullptr || relu;
+class ForwardJob final : public Im2colJob<T> {
+ public:
+  ForwardJob(const ConvCall<T>& call, std::size_t limit)
+      : Im2colJob<T>(call, limit), x_(call.a), w_(call.b), finish_(call.finish), y_(call.out) {}
 
-  parallel_for(tasks, threads, [&](int64_t task, int slot) {
-    const std::size_t scratch = layout.filters + static_cast<std::size_t>(slot) * layout.thread();
+  void run(std::byte* memory) const override {
+    const Arrays at(this->scratch_, memory);
+    const Matrix<const T> filters = readable_filters(this->s_, w_, at(this->filters_));
+    parallel_for(this->tasks_, this->scratch_.threads(),
+                 [&](int64_t task, int slot) noexcept { multiply(filters, task, at, slot); });
+  }
+
+ private:
+  // Some filters at some pixels of one image.
+  void multiply(const Matrix<const T>& filters, int64_t task, const Arrays& at, int slot) const noexcept {
+    const ConvShape& s = this->s_;
+    const Cut& cut = this->cut_;
     const Range pixels = cut.pixels[task % cut.pixels.count];
     task /= cut.pixels.count;
     const Range block = cut.channels[task % cut.channels.count];
@@ -164,107 +188,137 @@ void fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<cons
     const int64_t n = task / s.groups, g = task % s.groups;
     const Range k = offset(block, g * s.group_k()), c = offset({0, s.group_c()}, g * s.group_c());
 
-    const auto patches = readable_patches(s, x, n, c, pixels, memory.at<T>(scratch));
-    const auto in_place = image_matrix(y, n, k, pixels, out_extents(s));
-    const Matrix<T> result =
-        in_place ? *in_place : dense(memory.at<T>(scratch + layout.patches), k.size(), pixels.size());
+    const auto patches = readable_patches(s, x_, n, c, pixels, at(this->patches_, slot));
+    const auto in_place = image_matrix(y_, n, k, pixels, out_extents(s));
+    const Matrix<T> result = in_place ? *in_place : dense(at(this->pixels_, slot), k.size(), pixels.size());
     gemm(filters.block(k.begin, 0, k.size(), filters.cols), patches, result, false);
-    if (finish || !in_place) {
-      store(s, {result.data, result.rows, result.cols, result.row_stride, result.col_stride}, bias, relu, y, n, k,
-            pixels);
-    }
-  });
-}
+    if (finish_.needed() || !in_place) store(s, result, finish_, y_, n, k, pixels);
+  }
+
+  Tensor<const T> x_, w_;
+  Finish<T> finish_;
+  Tensor<T> y_;
+};
 
 template <class T>
-void dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit) {
-  const Cut cut = make_cut(Pass::input, s, sizeof(T));
-  const Layout layout = make_layout(Pass::input, s, cut, sizeof(T));
-  const int64_t tasks = s.n * s.groups * cut.channels.count;
-  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
-                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
-  const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
-  load_blas();
-  const Matrix<const T> filters = readable_filters(s, w, memory.at<T>(0));
+class InputJob final : public Im2colJob<T> {
+ public:
+  InputJob(const ConvCall<T>& call, std::size_t limit)
+      : Im2colJob<T>(call, limit), dy_(call.a), w_(call.b), finish_(call.finish), dx_(call.out) {}
 
-  parallel_for(tasks, threads, [&](int64_t task, int slot) {  // owns some channels of one image of dx
-    const std::size_t scratch = layout.filters + static_cast<std::size_t>(slot) * layout.thread();
+  void run(std::byte* memory) const override {
+    const Arrays at(this->scratch_, memory);
+    const Matrix<const T> filters = readable_filters(this->s_, w_, at(this->filters_));
+    parallel_for(this->tasks_, this->scratch_.threads(),
+                 [&](int64_t task, int slot) noexcept { multiply(filters, task, at, slot); });
+  }
+
+ private:
+  // Some channels of one image.
+  void multiply(const Matrix<const T>& filters, int64_t task, const Arrays& at, int slot) const noexcept {
+    const ConvShape& s = this->s_;
+    const Cut& cut = this->cut_;
     const Range block = cut.channels[task % cut.channels.count];
     task /= cut.channels.count;
     const int64_t n = task / s.groups, g = task % s.groups;
     const Range k = offset({0, s.group_k()}, g * s.group_k()), c = offset(block, g * s.group_c());
     const auto w_t = filters.block(k.begin, block.begin * s.taps(), k.size(), block.size() * s.taps()).transposed();
 
-    const auto whole = s.pointwise() ? image_matrix(dx, n, c, {0, s.cells()}, in_extents(s)) : std::nullopt;
-    if (!whole) {
-      for (int64_t i = c.begin; i < c.end; ++i) {
-        for_each_cell(dx, n, i, in_extents(s), {0, s.cells()}, [](T& cell, int64_t) { cell = T(0); });
-      }
-    }
+    const auto whole = s.pointwise() ? image_matrix(dx_, n, c, {0, s.cells()}, in_extents(s)) : std::nullopt;
+    if (!whole) for_each_input(n, c, [](T& cell, int64_t) { cell = T(0); });
     for (int64_t b = 0; b < cut.pixels.count; ++b) {
       const Range pixels = cut.pixels[b];
-      const auto gradient = readable_gradient(s, dy, n, k, pixels, memory.at<T>(scratch + layout.patches));
+      const auto gradient = readable_gradient(s, dy_, n, k, pixels, at(this->pixels_, slot));
       if (whole) {
         gemm(w_t, gradient, whole->block(0, pixels.begin, c.size(), pixels.size()), false);
       } else {
-        const Matrix<T> patches = dense(memory.at<T>(scratch), w_t.rows, pixels.size());
+        const Matrix<T> patches = dense(at(this->patches_, slot), w_t.rows, pixels.size());
         gemm(w_t, gradient, patches, false);
-        scatter_add(s, dx, n, c, pixels, patches.data);
+        scatter_add(s, dx_, n, c, pixels, patches.data);
       }
     }
-  });
-}
+    if (finish_.needed()) for_each_input(n, c, [&](T& cell, int64_t channel) { cell = finish_(cell, channel); });
+  }
+
+  // visit(cell, channel)
+  template <class Visit>
+  void for_each_input(int64_t n, Range channels, Visit visit) const {
+    for (int64_t c = channels.begin; c < channels.end; ++c)
+      for_each_cell(dx_, n, c, in_extents(this->s_), {0, this->s_.cells()}, [&](T& cell, int64_t) { visit(cell, c); });
+  }
+
+  Tensor<const T> dy_, w_;
+  Finish<T> finish_;
+  Tensor<T> dx_;
+};
 
 template <class T>
-void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
-  const Cut cut = make_cut(Pass::weight, s, sizeof(T));
-  const Layout layout = make_layout(Pass::weight, s, cut, sizeof(T));
-  const int64_t partials = cut.images.count, size = s.k * filter_cells(s);
-  const int64_t tasks = s.groups * cut.channels.count * partials;
-  const int threads = threads_within(workspace_limit, layout.filters, layout.thread(),
-                                     static_cast<int>(std::min<int64_t>(tasks, num_threads())), "im2col");
-  const Workspace memory(layout.filters + static_cast<std::size_t>(threads) * layout.thread());
-  load_blas();
+class WeightJob final : public Im2colJob<T> {
+ public:
+  WeightJob(const ConvCall<T>& call, std::size_t limit)
+      : Im2colJob<T>(call, limit), dy_(call.a), x_(call.b), dw_(call.out) {}
 
-  parallel_for(tasks, threads, [&](int64_t task, int slot) {  // owns some columns of one partial sum
-    const std::size_t scratch = layout.filters + static_cast<std::size_t>(slot) * layout.thread();
-    const int64_t partial = task % partials;
-    task /= partials;
+  void run(std::byte* memory) const override {
+    const Arrays at(this->scratch_, memory);
+    const int threads = this->scratch_.threads();
+    parallel_for(this->tasks_, threads, [&](int64_t task, int slot) noexcept { reduce(task, at, slot); });
+    parallel_for(this->s_.k, threads, [&](int64_t k, int) noexcept { write(k, at(this->filters_)); });
+  }
+
+ private:
+  // Some columns of one partial sum.
+  void reduce(int64_t task, const Arrays& at, int slot) const noexcept {
+    const ConvShape& s = this->s_;
+    const Cut& cut = this->cut_;
+    const int64_t part = task % cut.images.count;
+    task /= cut.images.count;
     const Range block = cut.channels[task % cut.channels.count];
     const int64_t g = task / cut.channels.count;
     const Range k = offset({0, s.group_k()}, g * s.group_k()), c = offset(block, g * s.group_c());
-    const Matrix<T> sum = dense(memory.at<T>(0) + partial * size, s.k, filter_cells(s))
+    const Matrix<T> sum = dense(at(this->filters_) + part * s.k * filter_cells(s), s.k, filter_cells(s))
                               .block(k.begin, block.begin * s.taps(), k.size(), block.size() * s.taps());
     bool started = false;
-    const Range images = cut.images[partial];
+    const Range images = cut.images[part];
     for (int64_t n = images.begin; n < images.end; ++n) {
       for (int64_t b = 0; b < cut.pixels.count; ++b, started = true) {
-        const auto patches = readable_patches(s, x, n, c, cut.pixels[b], memory.at<T>(scratch));
-        const auto gradient = readable_gradient(s, dy, n, k, cut.pixels[b], memory.at<T>(scratch + layout.patches));
+        const auto patches = readable_patches(s, x_, n, c, cut.pixels[b], at(this->patches_, slot));
+        const auto gradient = readable_gradient(s, dy_, n, k, cut.pixels[b], at(this->pixels_, slot));
         gemm(gradient, patches.transposed(), sum, started);
       }
     }
-  });
+  }
 
-  parallel_for(s.k, threads, [&](int64_t k, int) {  // the partial sums, always in the same order
-    for (int64_t c = 0; c < s.group_c(); ++c) {
-      const T* row = memory.at<T>(0) + k * filter_cells(s) + c * s.taps();
-      for_each_cell(dw, k, c, filter_extents(s), {0, s.taps()}, [&](T& cell, int64_t i) {
-        T sum = row[i];
-        for (int64_t p = 1; p < partials; ++p) sum += row[p * size + i];
-        cell = sum;
-      });
-    }
-  });
+  // One filter's gradient, of the sums of all parts.
+  void write(int64_t k, T* sums) const noexcept {
+    const ConvShape& s = this->s_;
+    T* row = sums + k * filter_cells(s);
+    sum_parts(row, this->cut_.images.count, s.k * filter_cells(s), filter_cells(s));
+    for (int64_t c = 0; c < s.group_c(); ++c, row += s.taps())
+      for_each_cell(dw_, k, c, filter_extents(s), {0, s.taps()}, [&](T& cell, int64_t i) { cell = row[i]; });
+  }
+
+  Tensor<const T> dy_, x_;
+  Tensor<T> dw_;
+};
+
+template <class T>
+void plan(const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+  if (call.pass == Pass::forward) return jobs.push_back(std::make_unique<ForwardJob<T>>(call, limit));
+  if (call.pass == Pass::input) return jobs.push_back(std::make_unique<InputJob<T>>(call, limit));
+  jobs.push_back(std::make_unique<WeightJob<T>>(call, limit));
 }
 
-#define FASTCONV_INSTANTIATE(T)                                                                             \
-  template void fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
-                      std::size_t);                                                                         \
-  template void dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);          \
-  template void wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, std::size_t);
-FASTCONV_INSTANTIATE(float)
-FASTCONV_INSTANTIATE(double)
-#undef FASTCONV_INSTANTIATE
+}  // namespace
+
+template <class T>
+const ConvAlgorithm<T>& algorithm() {
+  static constexpr Variant kVariants[] = {kPixels, kPatches};
+  static constexpr ConvAlgorithm<T> im2col{Algorithm::im2col, kVariants, [](Pass, const ConvShape&) { return true; },
+                                           plan<T>};
+  return im2col;
+}
+
+template const ConvAlgorithm<float>& algorithm();
+template const ConvAlgorithm<double>& algorithm();
 
 }  // namespace fastconv::cpu::im2col

@@ -15,6 +15,8 @@ namespace fastconv::cpu {
 struct Variant {
   const char* name;
   const char* reason;
+
+  friend bool operator==(const Variant& a, const Variant& b) { return a.name == b.name; }
 };
 
 // A part of a call that is ready to run. Its constructor cuts the work, lays out the scratch memory and checks the

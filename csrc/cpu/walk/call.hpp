@@ -1,6 +1,8 @@
 // A pass of a convolution as a value, and the convolutions of one group that it is made of.
 #pragma once
 
+#include <span>
+
 #include "cpu/runtime/job.hpp"
 #include "ops.hpp"
 
@@ -57,6 +59,7 @@ struct Reduction {
 template <class T>
 struct ConvAlgorithm {
   Algorithm name;
+  std::span<const Variant> variants;  // all that its jobs may be
   bool (*serves)(Pass, const ConvShape&);
   void (*plan)(const ConvCall<T>& call, std::size_t workspace_limit, Jobs& jobs);
 };

@@ -1,6 +1,8 @@
 // The op contract: every kernel that Python can reach, with its operands. Backends implement these names, each in a
 // namespace of its own; a translation unit sees one of them, as FASTCONV_BACKEND.
 //
+// Arguments come in one order: the shape, what is read, what is written, options. A pass is named for what it writes:
+// fprop the output, dgrad the gradient of its input, wgrad and bgrad those of weights and bias, grad all of them.
 // Callers (the bindings) have checked shapes, dtypes and overlap. Any element strides are allowed everywhere, zero and
 // negative ones included for inputs. Results do not depend on the thread count. Nothing is written before an exception.
 #pragma once
@@ -85,13 +87,13 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
 
 // y = conv(x, w) + bias, then max(y, 0) if relu.
 template <class T>
-void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
-                Tensor<T> y, const ConvOptions& options);
+void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, Tensor<T> y,
+                bool relu, const ConvOptions& options);
 // y = the input gradient of conv for x as dy, plus bias, then max(y, 0) if relu. `shape` is that convolution's: x has
 // its outputs and y its inputs. Its own gradients are conv_fprop of dy, and conv_wgrad with dy for x and x for dy.
 template <class T>
-void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
-                          Tensor<T> y, const ConvOptions& options);
+void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias,
+                          Tensor<T> y, bool relu, const ConvOptions& options);
 // dx: the gradient of sum(y * dy) by x.
 template <class T>
 void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx,
@@ -111,8 +113,8 @@ void max_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tens
 // most 255 taps. If `rectified`, x is the output of a ReLU, and maxima of zero come from none: the gradient is then
 // that of the ReLU's input.
 template <class T>
-void max_pool_offsets_fprop(const PoolShape& shape, Tensor<const T> x, bool rectified, Tensor<T> y,
-                            Tensor<uint8_t> offsets);
+void max_pool_offsets_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Tensor<uint8_t> offsets,
+                            bool rectified);
 // dx: each dy at the tap of its window that the offset names; offsets that name none are passed over.
 template <class T>
 void max_pool_offsets_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx);
@@ -124,10 +126,10 @@ void max_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<const int
 
 // y: the sum of each window, divided.
 template <class T>
-void avg_pool_fprop(const PoolShape& shape, Divisor divisor, Tensor<const T> x, Tensor<T> y);
+void avg_pool_fprop(const PoolShape& shape, Tensor<const T> x, Tensor<T> y, Divisor divisor);
 // dx: the gradient of sum(y * dy) by x.
 template <class T>
-void avg_pool_dgrad(const PoolShape& shape, Divisor divisor, Tensor<const T> dy, Tensor<T> dx);
+void avg_pool_dgrad(const PoolShape& shape, Tensor<const T> dy, Tensor<T> dx, Divisor divisor);
 
 // Batch normalisation of x[N,C,D,H,W], each channel over all other axes; `shape` is that of x. The per-channel arrays
 // [C] are contiguous. mean, and the variance with M = N D H W values as its divisor, not M - 1.
@@ -136,7 +138,7 @@ void batch_moments(const std::array<int64_t, 5>& shape, Tensor<const T> x, T* me
 // y = (x - mean) scale + bias, then max(y, 0) if relu.
 template <class T>
 void batch_norm_fprop(const std::array<int64_t, 5>& shape, Tensor<const T> x, const T* mean, const T* scale,
-                      const T* bias, bool relu, Tensor<T> y);
+                      const T* bias, Tensor<T> y, bool relu);
 // The gradients of sum(y * dy) for y = weight (x - mean) rstd + bias, where mean and rstd are functions of x.
 template <class T>
 void batch_norm_grad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Tensor<const T> x, const T* mean,
@@ -144,19 +146,19 @@ void batch_norm_grad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Te
 
 // c[m,n] = a[m,k] b[k,n] + bias[n], then max(c, 0) if relu.
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c,
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, Matrix<T> c, bool relu,
             Precision precision = Precision::fp32);
 // sums[n] = a[m,n] summed over m.
 template <class T>
 void column_sum(Matrix<const T> a, Vector<T> sums);
 // Contiguous arrays of `size` elements; y may be x, dx may be dy.
 template <class T>
-void relu(const T* x, T* y, int64_t size);
+void relu_fprop(int64_t size, const T* x, T* y);
 template <class T>
-void relu_grad(const T* dy, const T* y, T* dx, int64_t size);
+void relu_dgrad(int64_t size, const T* dy, const T* y, T* dx);
 // y = a + b, then max(y, 0) if relu.
 template <class T>
-void add(const T* a, const T* b, bool relu, T* y, int64_t size);
+void add(int64_t size, const T* a, const T* b, T* y, bool relu);
 
 }  // namespace FASTCONV_BACKEND
 

@@ -44,7 +44,7 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
     const auto xt = readable<T>(x_view, channels_last);
     const auto yt = writable<T>(y, channels_last);
     const ReleasedGil release;
-    backend::batch_norm_fprop<T>(shape, xt, means, scales, biases, relu, yt);
+    backend::batch_norm_fprop<T>(shape, xt, means, scales, biases, yt, relu);
   });
 }
 

@@ -51,7 +51,7 @@ inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::arra
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
                 g.shape.k, y, g.y, "the output's", g.channels_last,
-                [&](auto xt, auto wt, auto b, auto yt) { backend::conv_fprop(g.shape, xt, wt, b, relu, yt, options); });
+                [&](auto xt, auto wt, auto b, auto yt) { backend::conv_fprop(g.shape, xt, wt, b, yt, relu, options); });
 }
 
 inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
@@ -80,7 +80,7 @@ inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, cons
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
                 g.shape.c, y, g.x, "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
-                  backend::conv_transpose_fprop(g.shape, xt, wt, b, relu, yt, options);
+                  backend::conv_transpose_fprop(g.shape, xt, wt, b, yt, relu, options);
                 });
 }
 
@@ -90,7 +90,7 @@ inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, con
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false},
                 {}, 0, dx, g.y, "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
-                  backend::conv_fprop(g.shape, dyt, wt, none, false, dxt, options);
+                  backend::conv_fprop(g.shape, dyt, wt, none, dxt, false, options);
                 });
 }
 

@@ -39,8 +39,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("avg_pool_dgrad", avg_pool_dgrad);
   m.def("matmul", matmul);
   m.def("column_sum", column_sum);
-  m.def("relu", relu);
-  m.def("relu_grad", relu_grad);
+  m.def("relu_fprop", relu_fprop);
+  m.def("relu_dgrad", relu_dgrad);
   m.def("add", add);
   m.def("plan_conv", plan_conv);
 

@@ -67,8 +67,8 @@ PYBIND11_MODULE(FASTCONV_CUDA_MODULE, m) {
   m.def("avg_pool_dgrad", on_stream(avg_pool_dgrad));
   m.def("matmul", on_stream(matmul));
   m.def("column_sum", on_stream(column_sum));
-  m.def("relu", on_stream(relu));
-  m.def("relu_grad", on_stream(relu_grad));
+  m.def("relu_fprop", on_stream(relu_fprop));
+  m.def("relu_dgrad", on_stream(relu_dgrad));
   m.def("add", on_stream(add));
   m.def("plan_conv", plan_conv);
 }

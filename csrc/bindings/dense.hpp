@@ -31,7 +31,7 @@ inline void matmul(const py::array& a, const py::array& b, const std::optional<p
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
                        c.strides(1) / c.itemsize()};
     const ReleasedGil release;
-    backend::matmul<T>(am, bm, vector, relu, cm, products);
+    backend::matmul<T>(am, bm, vector, cm, relu, products);
   });
 }
 

@@ -28,8 +28,8 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
   });
 }
 
-inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, bool rectified, py::array& y,
-                                   py::array& offsets) {
+inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, py::array& y, py::array& offsets,
+                                   bool rectified) {
   g.check_max_pool();
   g.check_offsets();
   visit_float(x, "x", [&](auto zero) {
@@ -42,7 +42,7 @@ inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, bo
     const auto yt = writable<T>(y, g.channels_last);
     const auto at = writable<uint8_t>(offsets, g.channels_last);
     const ReleasedGil release;
-    backend::max_pool_offsets_fprop<T>(g.shape, xt, rectified, yt, at);
+    backend::max_pool_offsets_fprop<T>(g.shape, xt, yt, at, rectified);
   });
 }
 
@@ -105,7 +105,7 @@ inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const ReleasedGil release;
-    backend::avg_pool_fprop<T>(g.shape, {divisor, count_padding}, xt, yt);
+    backend::avg_pool_fprop<T>(g.shape, xt, yt, {divisor, count_padding});
   });
 }
 
@@ -119,7 +119,7 @@ inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
     const ReleasedGil release;
-    backend::avg_pool_dgrad<T>(g.shape, {divisor, count_padding}, dyt, dxt);
+    backend::avg_pool_dgrad<T>(g.shape, dyt, dxt, {divisor, count_padding});
   });
 }
 

@@ -6,7 +6,7 @@
 
 namespace fastconv::bindings {
 
-inline void relu(const py::array& x, py::array& y) {
+inline void relu_fprop(const py::array& x, py::array& y) {
   visit_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
     check_contiguous<T>(x, "x");
@@ -17,11 +17,11 @@ inline void relu(const py::array& x, py::array& y) {
     T* to = static_cast<T*>(y.mutable_data());
     const int64_t size = x.size();
     const ReleasedGil release;
-    backend::relu<T>(from, to, size);
+    backend::relu_fprop<T>(size, from, to);
   });
 }
 
-inline void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
+inline void relu_dgrad(const py::array& dy, const py::array& y, py::array& dx) {
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     check_contiguous<T>(dy, "dy");
@@ -34,7 +34,7 @@ inline void relu_grad(const py::array& dy, const py::array& y, py::array& dx) {
     T* to = static_cast<T*>(dx.mutable_data());
     const int64_t size = dy.size();
     const ReleasedGil release;
-    backend::relu_grad<T>(gradient, value, to, size);
+    backend::relu_dgrad<T>(size, gradient, value, to);
   });
 }
 
@@ -51,7 +51,7 @@ inline void add(const py::array& a, const py::array& b, py::array& y, bool relu)
     T* to = static_cast<T*>(y.mutable_data());
     const int64_t size = a.size();
     const ReleasedGil release;
-    backend::add<T>(first, second, relu, to, size);
+    backend::add<T>(size, first, second, to, relu);
   });
 }
 

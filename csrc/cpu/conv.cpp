@@ -195,14 +195,14 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
 }
 
 template <class T>
-void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
-                Tensor<T> y, const ConvOptions& options) {
+void conv_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, Tensor<T> y,
+                bool relu, const ConvOptions& options) {
   compute<T>({Pass::forward, shape, x, w, {bias, relu}, y}, options);
 }
 
 template <class T>
-void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
-                          Tensor<T> y, const ConvOptions& options) {
+void conv_transpose_fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias,
+                          Tensor<T> y, bool relu, const ConvOptions& options) {
   compute<T>({Pass::input, shape, x, w, {bias, relu}, y}, options);
 }
 
@@ -218,12 +218,12 @@ void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, T
   compute<T>({Pass::weight, shape, dy, x, {}, dw}, options);
 }
 
-#define FASTCONV_INSTANTIATE(T)                                                                                  \
-  template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
-                           const ConvOptions&);                                                                  \
-  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool,  \
-                                     Tensor<T>, const ConvOptions&);                                             \
-  template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
+#define FASTCONV_INSTANTIATE(T)                                                                                      \
+  template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, bool,     \
+                           const ConvOptions&);                                                                      \
+  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, \
+                                     bool, const ConvOptions&);                                                      \
+  template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
   template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)

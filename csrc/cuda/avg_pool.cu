@@ -88,18 +88,18 @@ void run(void (*kernel)(AvgPool<T>), const PoolShape& s, Divisor divisor, bool b
 }  // namespace
 
 template <class T>
-void avg_pool_fprop(const PoolShape& s, Divisor divisor, Tensor<const T> x, Tensor<T> y) {
+void avg_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Divisor divisor) {
   run<T>(avg_pool_kernel<T>, s, divisor, false, x, y);
 }
 
 template <class T>
-void avg_pool_dgrad(const PoolShape& s, Divisor divisor, Tensor<const T> dy, Tensor<T> dx) {
+void avg_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<T> dx, Divisor divisor) {
   run<T>(avg_pool_grad_kernel<T>, s, divisor, true, dy, dx);
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                        \
-  template void avg_pool_fprop(const PoolShape&, Divisor, Tensor<const T>, Tensor<T>); \
-  template void avg_pool_dgrad(const PoolShape&, Divisor, Tensor<const T>, Tensor<T>);
+  template void avg_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Divisor); \
+  template void avg_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<T>, Divisor);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

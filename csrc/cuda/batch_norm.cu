@@ -99,7 +99,7 @@ void batch_moments(const std::array<int64_t, 5>& shape, Tensor<const T> x, T* me
 
 template <class T>
 void batch_norm_fprop(const std::array<int64_t, 5>& shape, Tensor<const T> x, const T* mean, const T* scale,
-                      const T* bias, bool relu, Tensor<T> y) {
+                      const T* bias, Tensor<T> y, bool relu) {
   Normalise<T> p{};
   p.channels = narrow(shape[1]);
   for (std::size_t axis = 0; axis < 3; ++axis) p.extent[axis] = narrow(shape[2 + axis]);
@@ -122,8 +122,8 @@ void batch_norm_grad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Te
 
 #define FASTCONV_INSTANTIATE(T)                                                                                      \
   template void batch_moments(const std::array<int64_t, 5>&, Tensor<const T>, T*, T*);                               \
-  template void batch_norm_fprop(const std::array<int64_t, 5>&, Tensor<const T>, const T*, const T*, const T*, bool, \
-                                 Tensor<T>);                                                                         \
+  template void batch_norm_fprop(const std::array<int64_t, 5>&, Tensor<const T>, const T*, const T*, const T*,       \
+                                 Tensor<T>, bool);                                                                   \
   template void batch_norm_grad(const std::array<int64_t, 5>&, Tensor<const T>, Tensor<const T>, const T*, const T*, \
                                 const T*, Tensor<T>, T*, T*);
 FASTCONV_INSTANTIATE(float)

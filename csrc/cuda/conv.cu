@@ -194,7 +194,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool, Algorithm algorithm)
 }
 
 template <class T>
-void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
+void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, Tensor<T> y, bool relu,
                 const ConvOptions& options) {
   const Algorithm algorithm = choose(Pass::forward, s, options);
   if (s.n == 0 || s.k == 0) return;
@@ -206,8 +206,8 @@ void conv_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector
 }
 
 template <class T>
-void conv_transpose_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu,
-                          Tensor<T> y, const ConvOptions& options) {
+void conv_transpose_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, Tensor<T> y,
+                          bool relu, const ConvOptions& options) {
   const Algorithm algorithm = choose(Pass::input, s, options);
   if (s.n == 0 || s.c == 0) return;
   if (algorithm == Algorithm::wgmma) {
@@ -228,7 +228,7 @@ void conv_transpose_fprop(const ConvShape& s, Tensor<const T> x, Tensor<const T>
 
 template <class T>
 void conv_dgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, const ConvOptions& options) {
-  conv_transpose_fprop(s, dy, w, Vector<const T>{}, false, dx, options);
+  conv_transpose_fprop(s, dy, w, Vector<const T>{}, dx, false, options);
 }
 
 template <class T>
@@ -240,7 +240,7 @@ void conv_wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tenso
 }
 
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c, Precision precision) {
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, Matrix<T> c, bool relu, Precision precision) {
   Product<T> p;
   p.a.data = a.data;
   p.a.rows = one_digit(a.rows, a.row_stride);
@@ -262,14 +262,14 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool rel
   multiply(p, precision, std::numeric_limits<std::size_t>::max());
 }
 
-#define FASTCONV_INSTANTIATE(T)                                                                                  \
-  template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
-                           const ConvOptions&);                                                                  \
-  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool,  \
-                                     Tensor<T>, const ConvOptions&);                                             \
-  template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
-  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);   \
-  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, bool, Matrix<T>, Precision);
+#define FASTCONV_INSTANTIATE(T)                                                                                      \
+  template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, bool,     \
+                           const ConvOptions&);                                                                      \
+  template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, \
+                                     bool, const ConvOptions&);                                                      \
+  template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
+  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
+  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, Matrix<T>, bool, Precision);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

@@ -188,8 +188,8 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
   max_pool<T>(s, x, y, indices, {}, false);
 }
 template <class T>
-void max_pool_offsets_fprop(const PoolShape& s, Tensor<const T> x, bool rectified, Tensor<T> y,
-                            Tensor<uint8_t> offsets) {
+void max_pool_offsets_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<uint8_t> offsets,
+                            bool rectified) {
   max_pool<T>(s, x, y, {}, offsets, rectified);
 }
 
@@ -243,7 +243,7 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
 }
 
 #define FASTCONV_INSTANTIATE(T)                                                                              \
-  template void max_pool_offsets_fprop(const PoolShape&, Tensor<const T>, bool, Tensor<T>, Tensor<uint8_t>); \
+  template void max_pool_offsets_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<uint8_t>, bool); \
   template void max_pool_offsets_dgrad(const PoolShape&, Tensor<const T>, Tensor<const uint8_t>, Tensor<T>); \
   template void max_pool_fprop(const PoolShape&, Tensor<const T>, Tensor<T>, Tensor<int64_t>);               \
   template void max_pool_dgrad(const PoolShape&, Tensor<const T>, Tensor<const int64_t>, Tensor<T>, bool);

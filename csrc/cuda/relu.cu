@@ -68,24 +68,24 @@ struct Add {
 }  // namespace
 
 template <class T>
-void relu(const T* x, T* y, int64_t size) {
+void relu_fprop(int64_t size, const T* x, T* y) {
   elementwise(x, x, y, size, Relu{});
 }
 
 template <class T>
-void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
+void relu_dgrad(int64_t size, const T* dy, const T* y, T* dx) {
   elementwise(dy, y, dx, size, ReluGradient{});
 }
 
 template <class T>
-void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
+void add(int64_t size, const T* a, const T* b, T* y, bool relu) {
   elementwise(a, b, y, size, Add{relu});
 }
 
 #define FASTCONV_INSTANTIATE(T)                             \
-  template void add(const T*, const T*, bool, T*, int64_t); \
-  template void relu(const T*, T*, int64_t);                \
-  template void relu_grad(const T*, const T*, T*, int64_t);
+  template void add(int64_t, const T*, const T*, T*, bool); \
+  template void relu_fprop(int64_t, const T*, T*);          \
+  template void relu_dgrad(int64_t, const T*, const T*, T*);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

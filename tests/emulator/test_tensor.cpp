@@ -72,7 +72,7 @@ void check_product(int64_t m, int64_t n, int64_t k, int64_t shift) {
       }
       in_modes([&] {
         std::vector<T> c(static_cast<std::size_t>(m * n));
-        matmul<T>(left, right, {bias.data(), 1}, false, matrix_of(c.data(), m, n, true, 0), Precision::tf32);
+        matmul<T>(left, right, {bias.data(), 1}, matrix_of(c.data(), m, n, true, 0), false, Precision::tf32);
         CHECK(equal(c, want), "m", m, "n", n, "k", k, "shift", shift, "a by rows", a_by_rows, "b by rows", b_by_rows);
       });
     }
@@ -128,7 +128,7 @@ void check_convolution() {
       if (algorithm == Algorithm::wgmma && sizeof(T) != 2) continue;
       options.algorithm = algorithm;
       result.assign(y.size(), T(-1.0f));
-      conv_fprop<T>(s, {x.data(), xs}, {w.data(), ws}, {}, false, {result.data(), ys}, options);
+      conv_fprop<T>(s, {x.data(), xs}, {w.data(), ws}, {}, {result.data(), ys}, false, options);
       CHECK(equal(result, rounded(y)), "algorithm", to_string(algorithm));
       result.assign(x.size(), T(-1.0f));
       conv_dgrad<T>(s, {dy.data(), ys}, {w.data(), ws}, {result.data(), xs}, options);
@@ -151,7 +151,7 @@ std::string said_by(int capability, Algorithm algorithm) {
   std::string said;
   try {
     const std::array<int64_t, 5> strides{8, 1, 8, 8, 8};
-    conv_fprop<Float16>(s, {x.data(), strides}, {x.data(), strides}, {}, false, {y.data(), strides},
+    conv_fprop<Float16>(s, {x.data(), strides}, {x.data(), strides}, {}, {y.data(), strides}, false,
                         {.algorithm = algorithm});
   } catch (const std::runtime_error& error) {
     said = error.what();

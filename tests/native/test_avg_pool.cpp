@@ -89,7 +89,7 @@ void check_forward(const PoolShape& s, const Memory& memory, Divisor divisor) {
   x.fill([&] { return integers.next<T>(); });
   with_threads([&](int threads) {
     GuardedTensor<T> y(output_shape(s), memory);
-    avg_pool_fprop(s, divisor, x.readable(), y.tensor());
+    avg_pool_fprop(s, x.readable(), y.tensor(), divisor);
     y.for_each([&](T value, int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) {
       double sum = 0;
       const double by = for_each_cell_of_window(s, divisor, {z, p, q}, [&](int64_t d, int64_t h, int64_t w) {
@@ -115,7 +115,7 @@ void check_backward(const PoolShape& s, const Memory& memory, Divisor divisor) {
   });
   with_threads([&](int threads) {
     GuardedTensor<T> dx(input_shape(s), memory);
-    avg_pool_dgrad(s, divisor, dy.readable(), dx.tensor());
+    avg_pool_dgrad(s, dy.readable(), dx.tensor(), divisor);
     CHECK(dx.distance(expected) <= 100 * static_cast<double>(std::numeric_limits<T>::epsilon()), "memory", memory,
           "threads", threads, "error", dx.distance(expected));
     CHECK(dx.guards_intact(), "memory", memory, "threads", threads);

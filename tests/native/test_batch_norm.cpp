@@ -73,7 +73,7 @@ void check_forward(const Shape& shape, const Memory& memory) {
         CHECK(std::abs(static_cast<double>(our_variance[c]) - variance[c]) < kBound<T>, "channel", c, memory);
       }
       GuardedTensor<T> y(shape, memory);
-      batch_norm_fprop<T>(shape, x.readable(), our_mean.data(), scale.data(), bias.data(), relu, y.tensor());
+      batch_norm_fprop<T>(shape, x.readable(), our_mean.data(), scale.data(), bias.data(), y.tensor(), relu);
       y.for_each([&](T cell, int64_t n, int64_t c, int64_t d, int64_t h, int64_t w) {
         double want = (static_cast<double>(x(n, c, d, h, w)) - mean[index(c)]) * static_cast<double>(scale[index(c)]) +
                       static_cast<double>(bias[index(c)]);

@@ -182,7 +182,7 @@ void check_forward(bool finish) {
       });
     }
     const Vector<const T> bias_vector{finish ? bias.data() : nullptr, 2};
-    conv_fprop(p.shape, x.readable(), w.readable(), bias_vector, finish, y.tensor(), options);
+    conv_fprop(p.shape, x.readable(), w.readable(), bias_vector, y.tensor(), finish, options);
     CHECK(y.distance(expected) <= tolerance<T>(options.algorithm, p.y), CALL);
     CHECK(y.guards_intact(), CALL);
   });
@@ -247,7 +247,7 @@ TEST(a_workspace_that_is_too_small_is_an_error_before_anything_is_written) {
   const auto x = p.x.to<float>(test::kNCHW), w = p.w.to<float>(test::kNCHW);
   GuardedTensor<float> y(p.y.shape(), test::kNCHW, -5.0f);
   const ConvOptions options{.algorithm = Algorithm::implicit, .workspace_limit = 1};
-  CHECK(THROWS(std::invalid_argument, conv_fprop(p.shape, x.readable(), w.readable(), {}, false, y.tensor(), options)));
+  CHECK(THROWS(std::invalid_argument, conv_fprop(p.shape, x.readable(), w.readable(), {}, y.tensor(), false, options)));
   y.for_each([](float cell, auto...) { CHECK_EQUAL(cell, -5.0f); });
 }
 

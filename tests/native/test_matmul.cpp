@@ -40,8 +40,8 @@ void check_product(int64_t m, int64_t n, int64_t k, const Memory& memory_a, cons
   });
   test::with_threads([&](int threads) {
     GuardedTensor<T> c({1, 1, 1, m, n}, memory_c);
-    matmul(as_matrix<const T>(a.readable(), m, k), as_matrix<const T>(b.readable(), k, n), {bias.data(), 2}, relu,
-           as_matrix<T>(c.tensor(), m, n));
+    matmul(as_matrix<const T>(a.readable(), m, k), as_matrix<const T>(b.readable(), k, n), {bias.data(), 2},
+           as_matrix<T>(c.tensor(), m, n), relu);
     CHECK(c.same_cells(expected) && c.guards_intact(), "m", m, "n", n, "k", k, "a", memory_a, "b", memory_b, "c",
           memory_c, "relu", relu, "threads", threads);
   });

@@ -140,7 +140,7 @@ void check_offsets(const PoolShape& s, const Memory& memory, const GuardedTensor
   with_threads([&](int threads) {
     GuardedTensor<T> y(output_shape(s), memory), dx(input_shape(s), memory);
     GuardedTensor<uint8_t> offsets(output_shape(s), memory);
-    max_pool_offsets_fprop(s, x.readable(), kRectified, y.tensor(), offsets.tensor());
+    max_pool_offsets_fprop(s, x.readable(), y.tensor(), offsets.tensor(), kRectified);
     expected.fill([] { return T(0); });
     y.for_each([&](T value, int64_t n, int64_t c, int64_t z, int64_t p, int64_t q) {
       const Maximum maximum = window_maximum(s, x, n, c, z, p, q);

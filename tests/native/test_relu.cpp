@@ -34,8 +34,8 @@ void check_relu(int64_t size) {
   with_threads([&](int threads) {
     GuardedArray<T> x(size, integers), y(size, integers);
     const GuardedArray<T> before_x = x, before_y = y;
-    relu<T>(x.data(), y.data(), size);
-    relu<T>(x.data(), x.data(), size);
+    relu_fprop<T>(size, x.data(), y.data());
+    relu_fprop<T>(size, x.data(), x.data());
     for (std::size_t i = 0; i < x.cells.size(); ++i) {
       const T positive = before_x.cells[i] > 0 ? before_x.cells[i] : T(0);
       CHECK_EQUAL(y.cells[i], x.own(i) ? positive : before_y.cells[i], "size", size, "threads", threads);
@@ -50,8 +50,8 @@ void check_relu_grad(int64_t size) {
   with_threads([&](int threads) {
     GuardedArray<T> dy(size, integers), y(size, integers), dx(size, integers);
     const GuardedArray<T> before_dy = dy, before_dx = dx;
-    relu_grad<T>(dy.data(), y.data(), dx.data(), size);
-    relu_grad<T>(dy.data(), y.data(), dy.data(), size);
+    relu_dgrad<T>(size, dy.data(), y.data(), dx.data());
+    relu_dgrad<T>(size, dy.data(), y.data(), dy.data());
     for (std::size_t i = 0; i < dy.cells.size(); ++i) {
       const T gradient = y.cells[i] > 0 ? before_dy.cells[i] : T(0);
       CHECK_EQUAL(dx.cells[i], dx.own(i) ? gradient : before_dx.cells[i], "size", size, "threads", threads);
@@ -67,7 +67,7 @@ void check_add(int64_t size) {
     with_threads([&](int threads) {
       GuardedArray<T> a(size, integers), b(size, integers), y(size, integers);
       const GuardedArray<T> before_y = y;
-      add<T>(a.data(), b.data(), relu, y.data(), size);
+      add<T>(size, a.data(), b.data(), y.data(), relu);
       for (std::size_t i = 0; i < y.cells.size(); ++i) {
         const T sum = a.cells[i] + b.cells[i];
         const T want = relu && sum < 0 ? T(0) : sum;
@@ -96,10 +96,10 @@ TEST(relu_grad_keeps_gradients_where_y_is_positive) {
 TEST(nan_passes_relu_and_stops_its_gradient) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   float y = 0, dx = -1;
-  relu(&nan, &y, 1);
+  relu_fprop(1, &nan, &y);
   CHECK(std::isnan(y));
   const float dy = 3;
-  relu_grad(&dy, &nan, &dx, 1);
+  relu_dgrad(1, &dy, &nan, &dx);
   CHECK_EQUAL(dx, 0.0f);
 }
 

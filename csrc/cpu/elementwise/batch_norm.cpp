@@ -236,8 +236,8 @@ void batch_moments(const Shape& shape, Tensor<const T> x, T* mean, T* variance) 
 }
 
 template <class T>
-void batch_norm_fprop(const Shape& shape, Tensor<const T> x, const T* mean, const T* scale, const T* bias, bool relu,
-                      Tensor<T> y) {
+void batch_norm_fprop(const Shape& shape, Tensor<const T> x, const T* mean, const T* scale, const T* bias, Tensor<T> y,
+                      bool relu) {
   ChannelMap<T>{shape, {}, x, {nullptr, scale, mean, bias}, relu, y}();
 }
 
@@ -271,10 +271,10 @@ void batch_norm_grad(const Shape& shape, Tensor<const T> dy, Tensor<const T> x, 
 
 template void batch_moments(const Shape&, Tensor<const float>, float*, float*);
 template void batch_moments(const Shape&, Tensor<const double>, double*, double*);
-template void batch_norm_fprop(const Shape&, Tensor<const float>, const float*, const float*, const float*, bool,
-                               Tensor<float>);
-template void batch_norm_fprop(const Shape&, Tensor<const double>, const double*, const double*, const double*, bool,
-                               Tensor<double>);
+template void batch_norm_fprop(const Shape&, Tensor<const float>, const float*, const float*, const float*,
+                               Tensor<float>, bool);
+template void batch_norm_fprop(const Shape&, Tensor<const double>, const double*, const double*, const double*,
+                               Tensor<double>, bool);
 template void batch_norm_grad(const Shape&, Tensor<const float>, Tensor<const float>, const float*, const float*,
                               const float*, Tensor<float>, float*, float*);
 template void batch_norm_grad(const Shape&, Tensor<const double>, Tensor<const double>, const double*, const double*,

@@ -17,14 +17,14 @@ void for_blocks(int64_t size, Body body) {
 }  // namespace
 
 template <class T>
-void relu(const T* x, T* y, int64_t size) {
+void relu_fprop(int64_t size, const T* x, T* y) {
   for_blocks(size, [=](Range block) {
     for (int64_t i = block.begin; i < block.end; ++i) y[i] = x[i] < 0 ? T(0) : x[i];
   });
 }
 
 template <class T>
-void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
+void relu_dgrad(int64_t size, const T* dy, const T* y, T* dx) {
   for_blocks(size, [=](Range block) {
     for (int64_t i = block.begin; i < block.end; ++i) {
       const T gradient = dy[i];  // loaded in any case: a branch would keep the loop scalar
@@ -34,7 +34,7 @@ void relu_grad(const T* dy, const T* y, T* dx, int64_t size) {
 }
 
 template <class T>
-void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
+void add(int64_t size, const T* a, const T* b, T* y, bool relu) {
   for_blocks(size, [=](Range block) {
     if (relu) {
       for (int64_t i = block.begin; i < block.end; ++i) y[i] = a[i] + b[i] < 0 ? T(0) : a[i] + b[i];
@@ -44,11 +44,11 @@ void add(const T* a, const T* b, bool relu, T* y, int64_t size) {
   });
 }
 
-template void relu(const float*, float*, int64_t);
-template void relu(const double*, double*, int64_t);
-template void relu_grad(const float*, const float*, float*, int64_t);
-template void relu_grad(const double*, const double*, double*, int64_t);
-template void add(const float*, const float*, bool, float*, int64_t);
-template void add(const double*, const double*, bool, double*, int64_t);
+template void relu_fprop(int64_t, const float*, float*);
+template void relu_fprop(int64_t, const double*, double*);
+template void relu_dgrad(int64_t, const float*, const float*, float*);
+template void relu_dgrad(int64_t, const double*, const double*, double*);
+template void add(int64_t, const float*, const float*, float*, bool);
+template void add(int64_t, const double*, const double*, double*, bool);
 
 }  // namespace fastconv::cpu

@@ -10,7 +10,7 @@
 namespace fastconv::cpu {
 
 template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool relu, Matrix<T> c, Precision) {
+void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, Matrix<T> c, bool relu, Precision) {
   if (c.rows == 0 || c.cols == 0) return;
   // The micro-kernel writes rows: a result that lies by columns is the transposed product.
   const bool swap = std::abs(c.row_stride) < std::abs(c.col_stride);
@@ -36,7 +36,7 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, bool rel
   multiply(product, num_threads(), kUnlimited);
 }
 
-template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, bool, Matrix<float>, Precision);
-template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, bool, Matrix<double>, Precision);
+template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, Matrix<float>, bool, Precision);
+template void matmul(Matrix<const double>, Matrix<const double>, Vector<const double>, Matrix<double>, bool, Precision);
 
 }  // namespace fastconv::cpu

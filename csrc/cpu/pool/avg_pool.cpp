@@ -292,7 +292,7 @@ bool channels_last(const PoolShape& s, const Tensor<const T>& from, const Tensor
 }  // namespace
 
 template <class T>
-void avg_pool_fprop(const PoolShape& s, Divisor divisor, Tensor<const T> x, Tensor<T> y) {
+void avg_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Divisor divisor) {
   if (channels_last(s, x, y)) {
     const auto d = divisors<T>(s, divisor);
     const auto at = [&](std::size_t axis, int64_t o) { return d[axis][static_cast<std::size_t>(o)]; };
@@ -314,7 +314,7 @@ void avg_pool_fprop(const PoolShape& s, Divisor divisor, Tensor<const T> x, Tens
 }
 
 template <class T>
-void avg_pool_dgrad(const PoolShape& s, Divisor divisor, Tensor<const T> dy, Tensor<T> dx) {
+void avg_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<T> dx, Divisor divisor) {
   if (channels_last(s, dy, dx)) {
     const auto d = divisors<T>(s, divisor);
     const auto at = [&](std::size_t axis, int64_t o) { return d[axis][static_cast<std::size_t>(o)]; };
@@ -335,9 +335,9 @@ void avg_pool_dgrad(const PoolShape& s, Divisor divisor, Tensor<const T> dy, Ten
   });
 }
 
-template void avg_pool_fprop(const PoolShape&, Divisor, Tensor<const float>, Tensor<float>);
-template void avg_pool_fprop(const PoolShape&, Divisor, Tensor<const double>, Tensor<double>);
-template void avg_pool_dgrad(const PoolShape&, Divisor, Tensor<const float>, Tensor<float>);
-template void avg_pool_dgrad(const PoolShape&, Divisor, Tensor<const double>, Tensor<double>);
+template void avg_pool_fprop(const PoolShape&, Tensor<const float>, Tensor<float>, Divisor);
+template void avg_pool_fprop(const PoolShape&, Tensor<const double>, Tensor<double>, Divisor);
+template void avg_pool_dgrad(const PoolShape&, Tensor<const float>, Tensor<float>, Divisor);
+template void avg_pool_dgrad(const PoolShape&, Tensor<const double>, Tensor<double>, Divisor);
 
 }  // namespace fastconv::cpu

@@ -369,8 +369,8 @@ void max_pool_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<i
   max_pool<T>(s, x, {y, indices, {}, false});
 }
 template <class T>
-void max_pool_offsets_fprop(const PoolShape& s, Tensor<const T> x, bool rectified, Tensor<T> y,
-                            Tensor<uint8_t> offsets) {
+void max_pool_offsets_fprop(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<uint8_t> offsets,
+                            bool rectified) {
   max_pool<T>(s, x, {y, {}, offsets, rectified});
 }
 
@@ -380,7 +380,7 @@ template void max_pool_fprop(const PoolShape&, Tensor<const int8_t>, Tensor<int8
 template void max_pool_fprop(const PoolShape&, Tensor<const uint8_t>, Tensor<uint8_t>, Tensor<int64_t>);
 template void max_pool_fprop(const PoolShape&, Tensor<const int32_t>, Tensor<int32_t>, Tensor<int64_t>);
 template void max_pool_fprop(const PoolShape&, Tensor<const int64_t>, Tensor<int64_t>, Tensor<int64_t>);
-template void max_pool_offsets_fprop(const PoolShape&, Tensor<const float>, bool, Tensor<float>, Tensor<uint8_t>);
-template void max_pool_offsets_fprop(const PoolShape&, Tensor<const double>, bool, Tensor<double>, Tensor<uint8_t>);
+template void max_pool_offsets_fprop(const PoolShape&, Tensor<const float>, Tensor<float>, Tensor<uint8_t>, bool);
+template void max_pool_offsets_fprop(const PoolShape&, Tensor<const double>, Tensor<double>, Tensor<uint8_t>, bool);
 
 }  // namespace fastconv::cpu

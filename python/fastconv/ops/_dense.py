@@ -44,13 +44,13 @@ def column_sum(a: Array, *, out: Array | None = None) -> Array:
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0); NaN stays NaN. `out` may be x."""
     backend, (x,) = resolve(x=x)
-    return _elementwise(backend.kernels.relu, backend, out, x, x)
+    return _elementwise(backend.kernels.relu_fprop, backend, out, x, x)
 
 
 def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, else 0. `out` may be dy."""
     backend, (dy, y) = resolve(dy=dy, y=y)
-    return _elementwise(backend.kernels.relu_grad, backend, out, y, dy, y)
+    return _elementwise(backend.kernels.relu_dgrad, backend, out, y, dy, y)
 
 
 def add(

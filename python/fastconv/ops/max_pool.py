@@ -109,7 +109,7 @@ def max_pool2d_tracked(
     y, offsets = (None, None) if out is None else out
     y = output(y, backend, shape, x.dtype, x=x)
     offsets = output(offsets, backend, shape, np.uint8, x=x)
-    backend.kernels.max_pool_offsets_fprop(geometry, x, rectified, y, offsets)
+    backend.kernels.max_pool_offsets_fprop(geometry, x, y, offsets, rectified)
     return y, offsets
 
 

@@ -19,7 +19,7 @@ from random_calls import Example, equals, near
 def conv(e: Example) -> None:
     groups = e.integer(1, 3, "groups")
     c, k = e.channels("C", groups), e.channels("K", groups)
-    x_shape = (e.integer(0, 3, "N"), c, *e.extents())
+    x_shape = (e.images(), c, *e.extents())
     taps, stride, dilation = e.filters(groups)
     padding, w_shape = e.padding(), (k, c // groups, *taps)
     axes = reference.axes_of(x_shape[2:], w_shape[2:], stride, padding, dilation)
@@ -56,7 +56,7 @@ def conv(e: Example) -> None:
 def conv_transpose(e: Example) -> None:
     groups = e.integer(1, 3, "groups")
     c, k = e.channels("C", groups), e.channels("K", groups)
-    x_shape = (e.integer(0, 3, "N"), c, *e.extents(2))
+    x_shape = (e.images(), c, *e.extents(2))
     taps, stride, dilation = e.filters(groups)
     padding, w_shape = e.padding(), (c, k // groups, *taps)
     limits = [max(pair) - 1 for pair in zip(stride, dilation, strict=True)]
@@ -94,7 +94,7 @@ def conv_transpose(e: Example) -> None:
 
 
 def max_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    shape = (e.images(), e.channels("C"), *e.extents())
     window, dilation = e.window(), e.ints(1, 3, "dilation")
     halves = [((k - 1) * d + 1) // 2 for k, d in zip(window, dilation, strict=True)]
     geometry: dict[str, Any] = {
@@ -138,7 +138,7 @@ def max_pool(e: Example) -> None:
 
 
 def max_pool_of_integers(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    shape = (e.images(), e.channels("C"), *e.extents())
     window, stride = e.window(), e.ints(1, 4, "stride")
     padding = tuple((e.integer(0, k // 2, "before"), e.integer(0, k // 2, "after")) for k in window)
     ceil = bool(e.integer(0, 1, "ceil_mode"))
@@ -159,7 +159,7 @@ def max_pool_of_integers(e: Example) -> None:
 
 
 def avg_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    shape = (e.images(), e.channels("C"), *e.extents())
     window = e.window()
     geometry: dict[str, Any] = {
         "stride": e.ints(1, 4, "stride"),
@@ -188,7 +188,7 @@ def avg_pool(e: Example) -> None:
 
 
 def adaptive_avg_pool(e: Example) -> None:
-    shape = (e.integer(0, 3, "N"), e.channels("C"), *e.extents())
+    shape = (e.images(), e.channels("C"), *e.extents())
     outs = e.ints(1, 11, "out")
     x = e.integers(shape)
     xv = e.image(x, "x")

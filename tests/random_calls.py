@@ -1,4 +1,4 @@
-"""Random calls: what the programs of test_properties.py draw, and the views that they pass.
+"""Random calls: what the programs of test_properties.py draw, and where their arrays lie.
 
 What is drawn is written to a log as it is drawn, so that a call that ends the process can be read
 there.
@@ -11,7 +11,8 @@ import hypothesis.strategies as st
 import numpy as np
 
 import fastconv
-from checks import Guarded, Layout, assert_close, at_rank, channels_first
+from checks import Layout, assert_close, at_rank, channels_first
+from memory import Place, Placed, placed, random_place
 
 SIZES = {1: 40, 2: 12, 3: 6}  # largest extent, by the number of axes
 ROW = 70  # largest extent of a long last axis: several vectors
@@ -22,6 +23,7 @@ class Example:
 
     def __init__(self, data: Any, log: TextIO) -> None:
         self.data, self.log = data, log
+        self.plain = self.pointwise = False
         log.seek(0)
         log.truncate()
         self.axes: int = self.draw(st.integers(1, 3), "axes")
@@ -38,12 +40,20 @@ class Example:
     def integer(self, low: int, high: int, label: str) -> int:
         return int(self.draw(st.integers(low, high), label))
 
+    def each(self, strategy: Any, label: str) -> tuple[Any, ...]:
+        return tuple(self.draw(st.tuples(*[strategy] * self.axes), label))
+
     def ints(self, low: int, high: int, label: str) -> tuple[int, ...]:
-        return tuple(self.draw(st.tuples(*[st.integers(low, high)] * self.axes), label))
+        return self.each(st.integers(low, high), label)
+
+    def images(self) -> int:
+        """N: often one, and now and then none."""
+        return int(self.draw(st.sampled_from((1, 1, 1, 2, 2, 3, 3, 0)), "N"))
 
     def extents(self, share: int = 1) -> tuple[int, ...]:
-        """Of the input; the last axis may be a long row."""
-        *others, last = self.ints(1, SIZES[self.axes] // share, "in")
+        """Of the input: each is often 1; the last axis may be a long row."""
+        some = st.integers(1, SIZES[self.axes] // share)
+        *others, last = self.each(st.one_of(st.just(1), some, some), "in")
         row = self.draw(st.one_of(st.just(last), st.integers(1, ROW // share)), "row")
         return (*others, row)
 
@@ -55,21 +65,30 @@ class Example:
         return tuple(large if i == axis else taps for i, taps in enumerate(small))
 
     def channels(self, label: str, groups: int = 1) -> int:
-        """Channels in all groups: a few in each, or as many as fill vectors."""
-        few, many = st.integers(1, 5), st.integers(15, 34)
+        """Channels in all groups: one or a few in each, or as many as fill vectors."""
+        few, many = st.one_of(st.just(1), *[st.integers(1, 5)] * 3), st.integers(15, 34)
         return groups * int(self.draw(few if groups > 1 else st.one_of(few, few, many), label))
 
     def filters(self, groups: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Taps, stride and dilation; often such as Winograd serves."""
-        self.plain = self.axes == 2 and groups == 1 and self.integer(0, 2, "plain 3x3") == 0
+        """Taps, stride and dilation; often of one cell, or such as Winograd serves."""
+        kinds = ("any", "any", "one cell", "every cell alone", "3x3")
+        kind = self.draw(st.sampled_from(kinds), "filters")
+        self.plain = kind == "3x3" and self.axes == 2 and groups == 1
         if self.plain:
             return (3, 3), (1, 1), (1, 1)
-        return self.window(), self.ints(1, 3, "stride"), self.ints(1, 3, "dilation")
+        one = (1,) * self.axes
+        self.pointwise = kind == "every cell alone"
+        if self.pointwise:
+            return one, one, one
+        taps = one if kind == "one cell" else self.window()
+        return taps, self.ints(1, 3, "stride"), self.ints(1, 3, "dilation")
 
     def padding(self, high: int = 3) -> Any:
         side = st.integers(0, high)
         pairs = st.tuples(*[st.tuples(side, side)] * self.axes)
         words = st.sampled_from(("valid", "same", "same_lower"))
+        if self.pointwise:
+            return self.draw(words, "padding")
         return self.draw(st.one_of(words, side, pairs), "padding")
 
     def algorithm(self) -> str:
@@ -98,8 +117,18 @@ class Example:
         return self.view(a if self.layout == "NCHW" else np.moveaxis(a, 1, -1), label)
 
     def view(self, a: Any, label: str) -> Any:
-        kind = self.draw(st.sampled_from(tuple(VIEWS)), f"{label} is")
-        return VIEWS[kind](a.astype(self.dtype if a.dtype == float else a.dtype))
+        """Any array: at a place drawn for it, or one that the package has to copy or broadcast."""
+        a = a.astype(self.dtype if a.dtype == float else a.dtype)
+        kind = self.draw(st.sampled_from(("placed",) * 6 + tuple(VIEWS)), f"{label} is")
+        if kind != "placed":
+            return VIEWS[kind](a)
+        return placed(a, self.place(a.ndim, label))
+
+    def place(self, axes: int, label: str) -> Place:
+        place = random_place(self.rng, axes)
+        self.log.write(f"{label}={place} ")
+        self.log.flush()
+        return place
 
     def compare(
         self, call: Callable[..., Any], shape: tuple[int, ...], check: Callable[[Any], None]
@@ -112,7 +141,7 @@ class Example:
     def write(
         self, call: Callable[..., Any], shape: tuple[int, ...], check: Callable[[Any], None]
     ) -> None:
-        out = Guarded(shape, self.dtype, step=self.integer(1, 2, "out step"))
+        out = Placed(shape, self.dtype, self.place(len(shape), "out"))
         with fastconv.num_threads(self.integer(1, 3, "threads")):
             assert call(out=out.view) is out.view
         check(out.view)
@@ -120,14 +149,6 @@ class Example:
 
     def options(self, **keywords: Any) -> dict[str, Any]:
         return {"layout": at_rank(self.layout, self.axes), **keywords}
-
-
-def every_second(a: Any) -> Any:
-    unread = np.nan if a.dtype.kind == "f" else np.iinfo(a.dtype).max
-    larger = np.full([2 * n for n in a.shape], unread, a.dtype)
-    view = larger[(slice(None, None, 2),) * a.ndim]
-    view[...] = a
-    return view
 
 
 def unaligned(a: Any) -> Any:
@@ -152,10 +173,6 @@ def read_only(a: Any) -> Any:
 
 
 VIEWS: dict[str, Callable[[Any], Any]] = {
-    "contiguous": np.ascontiguousarray,
-    "in column order": np.asfortranarray,
-    "reversed": lambda a: np.ascontiguousarray(np.flip(a))[(slice(None, None, -1),) * a.ndim],
-    "every second cell": every_second,
     "unaligned": unaligned,
     "repeated": repeated,
     "read-only": read_only,

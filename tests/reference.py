@@ -36,9 +36,14 @@ class Axis:
     out: int
 
     @property
+    def span(self) -> int:
+        """Cells from a window's first to its last."""
+        return (self.taps - 1) * self.dilation + 1
+
+    @property
     def padded(self) -> int:
         """Cells to lay out so that every window is inside, also one that only ceil_mode adds."""
-        last_window = (self.out - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+        last_window = (self.out - 1) * self.stride + self.span
         return max(self.before + self.size + self.after, last_window)
 
     @property

@@ -13,7 +13,7 @@ nox.options.reuse_venv = "yes"
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PRESETS = ("default", "asan", "tsan")
 EMULATED = ("nehalem", "aarch64")
-SOURCE_RULES = ("circles",)  # of tools/check_source.py; more as the tree passes them
+SOURCE_RULES = ("circles", "idle")  # of tools/check_source.py; more as the tree passes them
 CUDA_TOOLS = (
     "pybind11>=3.1",
     "nvidia-cuda-cuobjdump==13.2.*",

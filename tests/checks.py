@@ -161,6 +161,18 @@ def same_bits(a: AnyArray, b: AnyArray) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
+def assert_same_bits(a: AnyArray, b: AnyArray, what: str = "") -> None:
+    """Fail unless same_bits, and say where they differ."""
+    if same_bits(a, b):
+        return
+    assert (a.shape, a.dtype) == (b.shape, b.dtype), what
+    rows = (np.frombuffer(c.tobytes(), np.uint8).reshape(-1, c.itemsize) for c in (a, b))
+    apart = np.flatnonzero(np.any(np.not_equal(*rows), axis=1))
+    first = tuple(map(int, np.unravel_index(apart[0], a.shape)))
+    values = f"{a[first]} and {b[first]}"
+    pytest.fail(f"{what} {apart.size} of {a.size} cells differ, the first at {first}: {values}")
+
+
 def assert_close(ours: AnyArray, exact: AnyArray, factor: float, length: int) -> None:
     """max|ours - exact| / max|exact| is at most factor * eps * length."""
     assert ours.shape == exact.shape

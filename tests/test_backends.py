@@ -29,12 +29,12 @@ from checks import (
     Layout,
     Pass,
     assert_close,
+    assert_same_bits,
     at_rank,
     channels_first,
     integer_problem,
     op,
     random_problem,
-    same_bits,
     to,
 )
 from fastconv import ops
@@ -84,7 +84,7 @@ def test_results_larger_than_a_tile_repeat_bit_for_bit(
     problem = random_problem(LARGE, "float32")
     got = problem.run(which, "float32", layout, backend.call)
     assert_close(got, problem.exact(which, layout), 1.0, problem.reduction[which])
-    assert same_bits(got, problem.run(which, "float32", layout, backend.call))
+    assert_same_bits(got, problem.run(which, "float32", layout, backend.call))
 
 
 def test_offsets_beyond_32_bits(backend: Arrays, tmp_path: Path) -> None:

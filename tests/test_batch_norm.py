@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from checks import Guarded, same_bits
+from checks import Guarded, assert_same_bits
 from fastconv import nn, ops
 from gradients import assert_layer_gradients
 from reference import batch_norm, batch_norm_grad
@@ -73,7 +73,7 @@ def test_results_do_not_depend_on_threads(layout: str, rng: np.random.Generator)
             results[-1] += (layer.weight.grad, layer.bias.grad)
     for other in results[1:]:
         for first, again in zip(results[0], other, strict=True):
-            assert same_bits(first, again)
+            assert_same_bits(first, again)
 
 
 def test_out_is_written_and_nothing_beside_it(rng: np.random.Generator) -> None:
@@ -110,7 +110,7 @@ def test_evaluation_uses_and_keeps_the_running_statistics(rng: np.random.Generat
     near(layer.forward(x), (x - mean) / np.sqrt(variance + 1e-5) * weight + bias)
     assert layer.forward(x[:0]).shape == (0, *SHAPE[1:])
     for state, data in zip(layer.state(), before, strict=True):
-        assert same_bits(state.data, data)
+        assert_same_bits(state.data, data)
 
 
 def test_a_frozen_layer_is_a_fixed_map_with_a_gradient(rng: np.random.Generator) -> None:
@@ -122,7 +122,7 @@ def test_a_frozen_layer_is_a_fixed_map_with_a_gradient(rng: np.random.Generator)
     np.testing.assert_array_equal(layer.eval().forward(x), y)
     near(dx, dy * at_channel(before[0] / np.sqrt(before[3] + 1e-5)))
     for state, data in zip(layer.state(), before, strict=True):
-        assert same_bits(state.data, data)
+        assert_same_bits(state.data, data)
 
 
 def test_fused_relu_equals_a_relu_layer(rng: np.random.Generator) -> None:
@@ -132,10 +132,10 @@ def test_fused_relu_equals_a_relu_layer(rng: np.random.Generator) -> None:
     fused.bias.data[...] = plain.bias.data[...] = 0
     separate = nn.Sequential(plain, nn.ReLU())
     x, dy = (rng.standard_normal(SHAPE, np.float32) for _ in range(2))
-    assert same_bits(fused.forward(x), separate.forward(x))
+    assert_same_bits(fused.forward(x), separate.forward(x))
     through: Any = separate.backward(dy)
-    assert same_bits(fused.backward(dy), through)
-    assert same_bits(fused.weight.grad, plain.weight.grad)
+    assert_same_bits(fused.backward(dy), through)
+    assert_same_bits(fused.weight.grad, plain.weight.grad)
 
 
 def test_a_mean_far_from_zero_keeps_the_variance(rng: np.random.Generator) -> None:

@@ -15,9 +15,9 @@ from checks import (
     Layout,
     Pass,
     assert_close,
+    assert_same_bits,
     integer_problem,
     random_problem,
-    same_bits,
 )
 
 pass_ = pytest.mark.parametrize("which", PASSES)
@@ -106,7 +106,7 @@ def test_auto_equals_the_algorithm_that_explain_names(case: ConvCase, which: Pas
     problem = random_problem(case, "float32")
     plan = fastconv.explain("conv2d", case.x, case.w, pass_=which, **case.geometry)
     named = problem.run(which, "float32", algorithm=plan.algorithm)
-    assert same_bits(problem.run(which, "float32"), named)
+    assert_same_bits(problem.run(which, "float32"), named)
 
 
 @pass_
@@ -130,4 +130,4 @@ def test_operands_are_left_as_they_were(layout: Layout, rng: np.random.Generator
     dy = y.copy()
     fastconv.conv2d_grad(y, x, w, padding=1, layout=layout)
     for array, copy in zip((x, w, bias, y), (*before, dy), strict=True):
-        assert same_bits(array, copy)
+        assert_same_bits(array, copy)

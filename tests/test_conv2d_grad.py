@@ -9,7 +9,16 @@ import pytest
 import fastconv
 import reference
 from cases import CONV_CASES, ConvCase
-from checks import ALGORITHMS, DTYPES, LAYOUTS, Guarded, Layout, integer_problem, same_bits, to
+from checks import (
+    ALGORITHMS,
+    DTYPES,
+    LAYOUTS,
+    Guarded,
+    Layout,
+    assert_same_bits,
+    integer_problem,
+    to,
+)
 
 NAMES = ("input", "weight", "bias")
 SUBSETS = [s for count in range(4) for s in combinations(NAMES, count)]
@@ -58,7 +67,7 @@ def test_all_three_equal_the_functions_for_one(case: ConvCase) -> None:
     )
     for got, want in zip(fastconv.conv2d_grad(dy, x, w, **case.geometry), each, strict=True):
         assert got is not None
-        assert same_bits(got, want)
+        assert_same_bits(got, want)
 
 
 @layout_

@@ -8,7 +8,16 @@ import pytest
 
 import fastconv
 import reference
-from checks import ALGORITHMS, DTYPES, LAYOUTS, Guarded, Layout, channels_first, same_bits, to
+from checks import (
+    ALGORITHMS,
+    DTYPES,
+    LAYOUTS,
+    Guarded,
+    Layout,
+    assert_same_bits,
+    channels_first,
+    to,
+)
 
 algorithm_ = pytest.mark.parametrize("algorithm", ALGORITHMS)
 layout_ = pytest.mark.parametrize("layout", LAYOUTS)
@@ -173,7 +182,7 @@ def test_out_of_any_strides(x: Any, w: Any, layout: Layout, steps: tuple[int, ..
 def test_layouts_only_name_the_axes(x: Any, w: Any) -> None:
     nchw = fastconv.conv2d(x, w, padding=1)
     nhwc = fastconv.conv2d(np.moveaxis(x, 1, -1), w, padding=1, layout="NHWC")
-    assert same_bits(np.ascontiguousarray(np.moveaxis(nhwc, -1, 1)), nchw)
+    assert_same_bits(np.ascontiguousarray(np.moveaxis(nhwc, -1, 1)), nchw)
 
 
 def test_keras_filters_are_taken_as_a_view(x: Any, w: Any) -> None:
@@ -185,7 +194,7 @@ def test_keras_filters_are_taken_as_a_view(x: Any, w: Any) -> None:
 
 def test_enough_workspace_changes_nothing(x: Any, w: Any) -> None:
     limited = fastconv.conv2d(x, w, padding=1, workspace_limit=1 << 30)
-    assert same_bits(limited, fastconv.conv2d(x, w, padding=1))
+    assert_same_bits(limited, fastconv.conv2d(x, w, padding=1))
 
 
 def test_a_stride_beyond_the_image_takes_no_workspace(rng: np.random.Generator) -> None:
@@ -223,6 +232,6 @@ def test_auto_names_the_least_workspace_that_would_do(rng: np.random.Generator) 
     with pytest.raises(ValueError, match="workspace_limit is 0 bytes") as refused:
         fastconv.conv2d(x, w, workspace_limit=0)
     least = int(re.findall(r"\d+", str(refused.value))[-1])
-    same_bits(fastconv.conv2d(x, w, workspace_limit=least), fastconv.conv2d(x, w))
+    assert_same_bits(fastconv.conv2d(x, w, workspace_limit=least), fastconv.conv2d(x, w))
     with pytest.raises(ValueError, match=str(least)):
         fastconv.conv2d(x, w, workspace_limit=least - 1)

@@ -20,11 +20,11 @@ from checks import (
     Layout,
     Pass,
     assert_close,
+    assert_same_bits,
     at_rank,
     integer_problem,
     op,
     random_problem,
-    same_bits,
     to,
 )
 
@@ -109,7 +109,7 @@ def test_a_line_is_an_image_of_one_row(case: ConvCase, layout: Layout, which: Pa
     same = type(line)(image, rows[0], rows[1], line.bias, rows[2])
     got = line.run(which, "float32", layout)
     want = same.run(which, "float32", layout)
-    assert same_bits(got, want.reshape(got.shape))
+    assert_same_bits(got, want.reshape(got.shape))
 
 
 @pytest.mark.parametrize("axes", [1, 3])
@@ -156,7 +156,7 @@ def test_explain_names_the_algorithm_of_auto(case: ConvCase, which: Pass) -> Non
     assert plan.output_shape == case.y
     problem = random_problem(case, "float32")
     named = problem.run(which, "float32", algorithm=plan.algorithm)
-    assert same_bits(problem.run(which, "float32"), named)
+    assert_same_bits(problem.run(which, "float32"), named)
 
 
 def test_one_spatial_axis_takes_a_pair_only_in_a_tuple() -> None:

@@ -16,10 +16,10 @@ from checks import (
     Guarded,
     Layout,
     assert_close,
+    assert_same_bits,
     at_rank,
     op,
     refuses,
-    same_bits,
     to,
 )
 
@@ -185,7 +185,7 @@ def test_all_gradients_at_once(case: Case, layout: Layout) -> None:
     )
     assert some[0] is None
     assert some[2] is None
-    assert same_bits(some[1], got[1])
+    assert_same_bits(some[1], got[1])
 
 
 def test_it_is_the_adjoint_of_conv() -> None:

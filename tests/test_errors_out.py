@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import as_strided
 
 import fastconv
 from calls import DY, INDICES, POOLED, W, X, conv, grad_input, grad_weight, pool, pool_grad
-from checks import refuses, same_bits
+from checks import assert_same_bits, refuses
 
 WRITERS: dict[
     str, tuple[Any, tuple[int, ...]]
@@ -142,7 +142,7 @@ def test_gradients_check_shared_memory_too() -> None:
         fastconv.max_pool2d(x, 2, out=x[:, :, :2, :3])
     with refuses(ValueError, "out", "dy", "memory"):
         fastconv.max_pool2d_grad(x[:, :, :2, :3], INDICES, X.shape, out=x)
-    assert same_bits(x, X)
+    assert_same_bits(x, X)
 
 
 @pytest.mark.parametrize("shared", [(0, 1), (1, 2), (0, 2)])
@@ -165,8 +165,8 @@ def test_no_out_shares_memory_with_an_operand_of_another_gradient(gradient: int)
     out[gradient] = operands[gradient]
     with refuses(ValueError, "out", "memory"):
         fastconv.conv2d_grad(DY, *operands, out=tuple(out))
-    assert same_bits(operands[0], X)
-    assert same_bits(operands[1], W)
+    assert_same_bits(operands[0], X)
+    assert_same_bits(operands[1], W)
 
 
 def test_one_wrong_out_of_three_leaves_the_others_as_they_were() -> None:
@@ -203,4 +203,4 @@ def test_a_refused_call_leaves_out_as_it_was(call: Any, shape: tuple[int, ...]) 
     before = out.copy()
     with pytest.raises((TypeError, ValueError)):
         call(out=out)()
-    assert same_bits(out, before)
+    assert_same_bits(out, before)

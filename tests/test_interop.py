@@ -8,7 +8,7 @@ import pytest
 
 import fastconv
 from cases import CONV_CASES
-from checks import LAYOUTS, Layout, integer_problem, same_bits, to
+from checks import LAYOUTS, Layout, assert_same_bits, integer_problem, to
 from fastconv._backend import dispatch
 
 CASE = next(case for case in CONV_CASES if case.name == "all_at_once")
@@ -62,13 +62,13 @@ def test_pools_and_transposed_convolutions_take_them_too(produce: Callable[[Any]
     x = produce(a)
     pooled, indices = fastconv.max_pool2d(x, (2, 3), return_indices=True)
     want = fastconv.max_pool2d(a, (2, 3), return_indices=True)
-    assert same_bits(pooled, want[0])
-    assert same_bits(indices, want[1])
-    assert same_bits(fastconv.avg_pool2d(x, (2, 3)), fastconv.avg_pool2d(a, (2, 3)))
-    assert same_bits(fastconv.global_avg_pool2d(x), fastconv.global_avg_pool2d(a))
+    assert_same_bits(pooled, want[0])
+    assert_same_bits(indices, want[1])
+    assert_same_bits(fastconv.avg_pool2d(x, (2, 3)), fastconv.avg_pool2d(a, (2, 3)))
+    assert_same_bits(fastconv.global_avg_pool2d(x), fastconv.global_avg_pool2d(a))
     w = np.arange(4 * 3 * 2 * 3, dtype=np.float32).reshape(4, 3, 2, 3)
     up = fastconv.conv_transpose2d(x, produce(w), stride=2)
-    assert same_bits(up, fastconv.conv_transpose2d(a, w, stride=2))
+    assert_same_bits(up, fastconv.conv_transpose2d(a, w, stride=2))
     integers = produce(np.arange(48, dtype=np.int32).reshape(1, 2, 4, 6) % 7)
     largest: Any = fastconv.max_pool2d(integers, 2)
     assert largest.dtype == np.int32
@@ -97,8 +97,8 @@ def test_views_of_tensors(view: Callable[[Any], Any]) -> None:
     w = np.ones((2, t.shape[1], 2, 3), np.float32)
     full = np.ascontiguousarray(t.numpy())
     assert not t.is_contiguous()
-    assert same_bits(fastconv.conv2d(t, w), fastconv.conv2d(full, w))
-    assert same_bits(fastconv.avg_pool2d(t, 2), fastconv.avg_pool2d(full, 2))
+    assert_same_bits(fastconv.conv2d(t, w), fastconv.conv2d(full, w))
+    assert_same_bits(fastconv.avg_pool2d(t, 2), fastconv.avg_pool2d(full, 2))
 
 
 VIEWS: dict[str, Callable[[Any], Any]] = {
@@ -120,8 +120,8 @@ def test_views_through_dlpack_alone(view: Callable[[Any], Any]) -> None:
     a = view(PROBLEM.x.astype(np.float32))
     x = library("array_api_strict").asarray(a, copy=False)
     w = np.ones((2, 4, 2, 3), np.float32)
-    assert same_bits(fastconv.conv2d(x, w), fastconv.conv2d(np.ascontiguousarray(a), w))
-    assert same_bits(fastconv.avg_pool2d(x, 2), fastconv.avg_pool2d(np.ascontiguousarray(a), 2))
+    assert_same_bits(fastconv.conv2d(x, w), fastconv.conv2d(np.ascontiguousarray(a), w))
+    assert_same_bits(fastconv.avg_pool2d(x, 2), fastconv.avg_pool2d(np.ascontiguousarray(a), 2))
 
 
 def test_a_tensor_that_wants_gradients_is_refused_with_the_reason() -> None:

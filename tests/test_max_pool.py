@@ -14,7 +14,17 @@ from cases import (
     PoolCase,
     random_pool_cases,
 )
-from checks import DTYPES, LAYOUTS, Guarded, Layout, at_rank, channels_first, op, same_bits, to
+from checks import (
+    DTYPES,
+    LAYOUTS,
+    Guarded,
+    Layout,
+    assert_same_bits,
+    at_rank,
+    channels_first,
+    op,
+    to,
+)
 
 INTEGERS = ("int8", "uint8", "int32", "int64")
 OTHER_RANKS = [
@@ -61,7 +71,7 @@ def check(case: PoolCase, layout: Layout, dtype: str) -> None:
     np.testing.assert_array_equal(channels_first(layout, y), want)
     np.testing.assert_array_equal(channels_first(layout, indices), want_indices)
     alone = op("max_pool{}d", axes)(to(layout, x), case.kernel_size, **keywords)
-    assert same_bits(alone, y)
+    assert_same_bits(alone, y)
 
 
 @pytest.mark.parametrize("case", [*OTHER_RANKS, *WIDE], ids=str)
@@ -137,7 +147,7 @@ def test_global_maxima(size: tuple[int, ...], layout: Layout, dtype: str) -> Non
     y, indices = op("global_max_pool{}d", axes)(to(layout, x), layout=name, return_indices=True)
     np.testing.assert_array_equal(channels_first(layout, y), want)
     np.testing.assert_array_equal(channels_first(layout, indices), want_indices)
-    assert same_bits(op("global_max_pool{}d", axes)(to(layout, x), layout=name), y)
+    assert_same_bits(op("global_max_pool{}d", axes)(to(layout, x), layout=name), y)
 
 
 @layout_

@@ -9,7 +9,7 @@ import pytest
 import fastconv
 import reference
 from cases import POOL_CASES, PoolCase, random_pool_cases
-from checks import DTYPES, LAYOUTS, Guarded, Layout, channels_first, same_bits, to
+from checks import DTYPES, LAYOUTS, Guarded, Layout, assert_same_bits, channels_first, to
 from fastconv import ops
 
 INF, NAN = np.inf, np.nan
@@ -164,7 +164,7 @@ def test_stride_defaults_to_the_window() -> None:
     x = few_values((2, 3, 9, 8), np.float32)
     y: Any = fastconv.max_pool2d(x, (3, 2))
     want: Any = fastconv.max_pool2d(x, (3, 2), stride=(3, 2))
-    assert same_bits(y, want)
+    assert_same_bits(y, want)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from checks import same_bits
+from checks import assert_same_bits, same_bits
 from fastconv import nn, optim
 
 
@@ -70,9 +70,9 @@ def test_a_checkpoint_holds_the_running_statistics(tmp_path: Path) -> None:
     model.save(tmp_path / "model.safetensors")
     other = network(rng=9)
     other.load(tmp_path / "model.safetensors")
-    assert same_bits(other.predict(x), model.predict(x))
+    assert_same_bits(other.predict(x), model.predict(x))
     for ours, theirs in zip(other.state(), model.state(), strict=True):
-        assert same_bits(ours.data, theirs.data)
+        assert_same_bits(ours.data, theirs.data)
     plain = nn.Sequential(*(nn.Flatten() if i == 0 else m for i, m in enumerate(model.layers)))
     with pytest.raises(ValueError, match=r"0\.running_mean is not in the model; 0\.running_var"):
         plain.load(tmp_path / "model.safetensors")
@@ -95,7 +95,7 @@ def test_fit_is_the_plain_loop_through_residuals() -> None:
             plain.backward(loss.backward())
             optimizer.step(plain.parameters())
     for ours, theirs in zip(fitted.state(), plain.state(), strict=True):
-        assert same_bits(ours.data, theirs.data), ours.name
+        assert_same_bits(ours.data, theirs.data, ours.name)
     assert history["accuracy"][-1] == right / len(x)
 
 
@@ -116,7 +116,7 @@ def test_training_is_the_same_on_any_number_of_threads() -> None:
     for losses, states in runs[1:]:
         assert losses == runs[0][0]
         for ours, first in zip(states, runs[0][1], strict=True):
-            assert same_bits(ours, first)
+            assert_same_bits(ours, first)
 
 
 def test_summary_shows_what_is_inside() -> None:
@@ -172,7 +172,7 @@ def test_an_optimizer_skips_the_frozen_and_refuses_another_set() -> None:
     optimizer = optim.Adam(0.1, weight_decay=0.5)
     first = model.parameters()[0].data.copy()
     optimizer.step(model.parameters())
-    assert same_bits(model.parameters()[0].data, first)
+    assert_same_bits(model.parameters()[0].data, first)
     model.unfreeze()
     with pytest.raises(ValueError, match="parameters are not those of the first step"):
         optimizer.step(model.parameters())
@@ -236,5 +236,5 @@ def test_fit_computes_what_the_layers_compute_one_by_one(layout: str) -> None:
         stepped.backward(loss.backward())
         optimizer.step(stepped.parameters())
     for ours, expected in zip(fitted.state(), stepped.state(), strict=True):
-        same_bits(ours.data, expected.data)
+        assert_same_bits(ours.data, expected.data)
     assert not any(layer._grad_is_rectified or layer._rectifies_grad for layer in fitted.walk())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks import run_python, same_bits
+from checks import assert_same_bits, run_python, same_bits
 from fastconv import nn, optim
 
 
@@ -162,7 +162,7 @@ def test_eight_threads_predict_with_one_network_each_its_own_images() -> None:
     for i, outputs in enumerate(found):
         for output in outputs:
             np.testing.assert_allclose(output, expected[8 * i : 8 * i + 8], rtol=1e-5, atol=1e-6)
-            assert same_bits(output, outputs[0])
+            assert_same_bits(output, outputs[0])
 
 
 def interrupted(run: Callable[[], Any], seconds: float) -> bool:

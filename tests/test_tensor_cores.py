@@ -15,11 +15,11 @@ from checks import (
     Guarded,
     Layout,
     Pass,
+    assert_same_bits,
     channels_first,
     integer_problem,
     random_problem,
     refuses,
-    same_bits,
     to,
 )
 from fastconv import ops
@@ -161,7 +161,7 @@ def test_results_repeat_bit_for_bit(backend: Arrays, kind: str, which: Pass) -> 
     first, second = (
         problem.run(which, DTYPE[kind], "NHWC", backend.call, **options(kind)) for _ in range(2)
     )
-    assert same_bits(first, second)
+    assert_same_bits(first, second)
 
 
 @on_gpu

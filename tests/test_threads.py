@@ -18,6 +18,7 @@ from checks import (
     PASSES,
     Layout,
     Pass,
+    assert_same_bits,
     integer_problem,
     random_problem,
     same_bits,
@@ -90,7 +91,7 @@ def test_alignment_does_not_change_the_bits(rng: np.random.Generator) -> None:
         buffer = np.empty(x.size + shift, np.float32)
         moved = buffer[shift:].reshape(x.shape)
         moved[...] = x
-        assert same_bits(fastconv.conv2d(moved, w), want)
+        assert_same_bits(fastconv.conv2d(moved, w), want)
 
 
 def test_eight_threads_may_call_at_once() -> None:

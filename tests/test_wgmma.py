@@ -9,7 +9,7 @@ import pytest
 import fastconv
 from backends import Arrays, backend
 from cases import ConvCase
-from checks import Guarded, Pass, integer_problem, random_problem, refuses, same_bits
+from checks import Guarded, Pass, assert_same_bits, integer_problem, random_problem, refuses
 from test_tensor_cores import BITS, DTYPE
 
 __all__ = ["backend"]
@@ -86,7 +86,7 @@ def test_random_values_keep_to_the_bound(
     got = run(backend, problem, which, dtype).astype(float)
     bound = problem.reduction[which] * 2.0**-23 * size + 2.0 ** -BITS[kind][1] * np.abs(want)
     assert (np.abs(got - want) <= bound).all()
-    assert same_bits(got, run(backend, problem, which, dtype).astype(float))
+    assert_same_bits(got, run(backend, problem, which, dtype).astype(float))
 
 
 @on_gpu

@@ -11,7 +11,7 @@ import pytest
 
 import fastconv
 from cases import ConvCase
-from checks import LAYOUTS, Guarded, Layout, Pass, random_problem, run_python, same_bits, to
+from checks import LAYOUTS, Guarded, Layout, Pass, assert_same_bits, random_problem, run_python, to
 from fastconv import _core
 
 # max|ours - exact| / max|exact|: the transforms magnify rounding some tens of times.
@@ -83,7 +83,7 @@ def test_every_number_of_threads_gives_the_same_bits(case: ConvCase, which: Pass
                 random_problem(case, "float32").run(which, "float32", algorithm="winograd")
             )
     for other in results[1:]:
-        same_bits(other, results[0])
+        assert_same_bits(other, results[0])
 
 
 def test_any_strides_of_every_operand(rng: np.random.Generator) -> None:
@@ -138,7 +138,7 @@ def test_the_workspace_is_limited() -> None:
     with pytest.raises(ValueError, match='workspace_limit is 1000 bytes, but algorithm "winograd"'):
         fastconv.conv2d(x, w, algorithm="winograd", workspace_limit=1000)
     limited = fastconv.conv2d(x, w, algorithm="winograd", workspace_limit=3 << 20)
-    same_bits(limited, fastconv.conv2d(x, w, algorithm="winograd"))
+    assert_same_bits(limited, fastconv.conv2d(x, w, algorithm="winograd"))
     with pytest.raises(ValueError, match='workspace_limit is 1000 bytes, but algorithm "winograd"'):
         fastconv.conv2d_grad_weight(
             np.ones((4, 16, 28, 28), np.float32),
@@ -193,4 +193,4 @@ def test_layouts_agree(rng: np.random.Generator) -> None:
     w = rng.standard_normal((24, 16, 3, 3), np.float32)
     planes = fastconv.conv2d(x, w, padding=1, algorithm="winograd")
     pixels = fastconv.conv2d(to("NHWC", x), w, padding=1, layout="NHWC", algorithm="winograd")
-    same_bits(pixels, to("NHWC", planes))
+    assert_same_bits(pixels, to("NHWC", planes))

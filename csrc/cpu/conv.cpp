@@ -90,19 +90,16 @@ void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jo
     const auto& [pass, shape, a, b, finish, out] = call;
     if (pass == Pass::forward) {
       const auto fprop = algorithm == Algorithm::winograd         ? winograd::fprop<T>
-                         : algorithm == Algorithm::implicit       ? implicit::fprop<T>
                          : depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T>
                                                                   : direct::fprop<T>;
       return fprop(shape, a, b, finish.bias, finish.relu, out, limit);
     }
     if (pass == Pass::weight) {
       const auto wgrad = algorithm == Algorithm::winograd        ? winograd::wgrad<T>
-                         : algorithm == Algorithm::implicit      ? implicit::wgrad<T>
                          : depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T>
                                                                  : direct::wgrad<T>;
       return wgrad(shape, a, b, out, limit);
     }
-    if (algorithm == Algorithm::implicit) return implicit::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
     if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
     if (algorithm == Algorithm::direct && !depthwise_serves(Pass::input, shape))
       return direct::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
@@ -114,6 +111,7 @@ void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jo
 template <class T>
 void plan(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
   if (algorithm == Algorithm::im2col) return im2col::algorithm<T>().plan(call, limit, jobs);
+  if (algorithm == Algorithm::implicit) return implicit::algorithm<T>().plan(call, limit, jobs);
   add_old(algorithm, call, limit, jobs);
 }
 
@@ -134,7 +132,8 @@ void compute(const ConvCall<T>& call, const ConvOptions& options) {
   run_within(chosen, options, [&](Algorithm algorithm) {
     Jobs jobs;
     plan(algorithm, call, options.workspace_limit, jobs);
-    run(jobs);
+    const Workspace memory(jobs.bytes());
+    for (const auto& job : jobs) job->run(memory.at<std::byte>(0));
   });
 }
 

@@ -17,7 +17,7 @@
 namespace fastconv::cpu::depthwise {
 namespace {
 
-constexpr int64_t kVectors = 32;      // of channels that are computed together
+constexpr int64_t kVectors = 32;  // of channels that are computed together
 constexpr int64_t kBandRows = 9;
 constexpr int64_t kMinTasks = 4;
 constexpr int64_t kSmallPlane = 16 * 16;  // cells

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "cpu/gemm/cut.hpp"
-#include "cpu/gemm/operands.hpp"
+#include "cpu/gemm/filters.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
 #include "cpu/walk/groups.hpp"

@@ -16,9 +16,10 @@
 #include <vector>
 
 #include "blocks.hpp"
+#include "cpu/gemm/filters.hpp"
 #include "cpu/gemm/gemm.hpp"
-#include "cpu/gemm/operands.hpp"
 #include "cpu/runtime/workspace.hpp"
+#include "cpu/walk/taps.hpp"
 
 namespace fastconv::cpu::direct {
 namespace {

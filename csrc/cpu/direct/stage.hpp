@@ -14,8 +14,9 @@
 #include <vector>
 
 #include "blocks.hpp"
-#include "cpu/gemm/operands.hpp"
+#include "cpu/gemm/filters.hpp"
 #include "cpu/runtime/workspace.hpp"
+#include "cpu/walk/taps.hpp"
 
 namespace fastconv::cpu::direct {
 

@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
+#include "cpu/gemm/filters.hpp"
 #include "cpu/gemm/gemm.hpp"
-#include "cpu/gemm/operands.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
 #include "cpu/walk/groups.hpp"

@@ -1,4 +1,4 @@
-// How a matrix product is cut into panels, tasks and blocks of k.
+// How a matrix product is cut into panels, tasks and blocks of terms.
 #pragma once
 
 #include <algorithm>
@@ -31,12 +31,12 @@ class Panels {
 
 // How a product is cut; a function of its extents alone, so that every thread count gives the same bits.
 struct ProductCut {
-  int mr, nr;                     // of a tile
-  Panels left, right;             // of the whole result
-  int64_t task_left, task_right;  // panels of a task
-  int64_t k_block, k_blocks;
-  bool left_in_place;  // too few right panels to pay for packing the left operand
-  int64_t parts;       // of k, each with a sum of its own, where the result alone is too small to share out
+  int mr, nr;                       // of a tile
+  Panels left, right;               // of the whole result
+  int64_t task_left, task_right;    // panels of a task
+  int64_t term_block, term_blocks;  // terms of a block, and blocks
+  bool left_in_place;               // too few right panels to pay for packing the left operand
+  int64_t parts;  // of the terms, each with a sum of its own, where the result alone is too small to share out
 };
 template <class T>
 ProductCut cut_product(const Product<T>& product);

@@ -1,11 +1,12 @@
-// The op c[m,n] = a[m,k] b[k,n] + bias[n] as a call of the product that every pass shares.
+// The op c[rows, columns] = a[rows, terms] b[terms, columns] + bias[columns] as a call of the product that every pass
+// shares.
 #include <cstdlib>
+#include <memory>
 #include <utility>
 
-#include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
-#include "gemm.hpp"
 #include "ops.hpp"
+#include "product.hpp"
 
 namespace fastconv::cpu {
 
@@ -20,20 +21,22 @@ void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, Matrix<T
     b = b.transposed();
     c = c.transposed();
   }
-  const MatrixOperand<T> left(a.data, a.row_stride, a.col_stride), right(b.data, b.col_stride, b.row_stride);
   Product<T> product;
-  product.m = c.rows;
-  product.n = c.cols;
-  product.k = a.cols;
-  product.left = &left;
-  product.right = &right;
+  product.rows = c.rows;
+  product.columns = c.cols;
+  product.terms = a.cols;
+  product.left = std::make_unique<MatrixOperand<T>>(a.data, a.row_stride, a.col_stride);
+  product.right = std::make_unique<MatrixOperand<T>>(b.data, b.col_stride, b.row_stride);
   product.result = c.data;
-  product.rows = Lattice::line(c.rows, c.row_stride);
-  product.cols = Lattice::line(c.cols, c.col_stride);
-  (swap ? product.row_bias : product.col_bias) = bias;
+  product.row_offsets = Lattice::line(c.rows, c.row_stride);
+  product.column_offsets = Lattice::line(c.cols, c.col_stride);
+  (swap ? product.row_bias : product.column_bias) = bias;
   product.relu = relu;
   (c.rows <= c.cols ? product.share_left : product.share_right) = true;
-  multiply(product, num_threads(), kUnlimited);
+  constexpr Variant kMatrices{"matrices", "both operands are matrices"};
+  const ProductJob<T> job(kMatrices, std::move(product), kUnlimited, "implicit");
+  const Workspace memory(job.bytes());
+  job.run(memory.at<std::byte>(0));
 }
 
 template void matmul(Matrix<const float>, Matrix<const float>, Vector<const float>, Matrix<float>, bool, Precision);

@@ -1,7 +1,7 @@
 // Convolution as one matrix product whose right (or left) operand is the image's patches, gathered while packing.
 #pragma once
 
-#include "ops.hpp"
+#include "cpu/walk/call.hpp"
 
 namespace fastconv::cpu::implicit {
 
@@ -10,12 +10,6 @@ namespace fastconv::cpu::implicit {
 bool few_pixels(const ConvShape& shape);
 
 template <class T>
-void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
-           std::size_t workspace_limit);
-template <class T>
-void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
-           std::size_t workspace_limit);
-template <class T>
-void wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit);
+const ConvAlgorithm<T>& algorithm();
 
 }  // namespace fastconv::cpu::implicit

@@ -15,11 +15,12 @@
 
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
 #include "cpu/walk/patches.hpp"
 
-namespace fastconv::cpu {
+namespace fastconv::cpu::implicit {
 
-// Lanes are pixels, k is (c, t, r, s).
+// Lanes are pixels, terms are (c, t, r, s).
 template <class T>
 class PlanePatches final : public Operand<T> {
  public:
@@ -28,30 +29,31 @@ class PlanePatches final : public Operand<T> {
 
   std::size_t scratch_bytes(int width) const override {
     const Stage stage(shape_, width);
+    if (!stage.reachable) throw std::bad_alloc();
     return stage.bytes() + stage.row_bytes() + run_bytes(width) + array_bytes(shape_.taps(), 1, sizeof(int32_t));
   }
 
-  void pack(T* panels, int width, Range lanes, Range k, std::byte* scratch) const override {
+  void pack(T* panels, int width, Range lanes, Range terms, std::byte* scratch) const noexcept override {
     if (const Strided<T> pixels = in_place(lanes); pixels.data != nullptr) {
-      return layout_kernels<T>().pack_lanes(panels, width, pixels.data + k.begin * pixels.k_stride, pixels.k_stride,
-                                            lanes.size(), k.size());
+      return layout_kernels<T>().pack_lanes(panels, width, pixels.data + terms.begin * pixels.term_stride,
+                                            pixels.term_stride, lanes.size(), terms.size());
     }
     const Stage stage(shape_, width);
     const int64_t some = kPanels * width;
-    for (int64_t first = lanes.begin; first < lanes.end; first += some, panels += some * k.size())
-      pack_some(panels, width, {first, std::min(lanes.end, first + some)}, k, stage, scratch);
+    for (int64_t first = lanes.begin; first < lanes.end; first += some, panels += some * terms.size())
+      pack_some(panels, width, {first, std::min(lanes.end, first + some)}, terms, stage, scratch);
   }
 
   // Of a pointwise convolution, pixels of one image in a row.
-  Strided<T> in_place(Range lanes) const override {
+  Strided<T> in_place(Range lanes) const noexcept override {
     const int64_t n = lanes.begin / shape_.pixels(), pixel = lanes.begin % shape_.pixels();
     if (!rows_of_pixels_ || pixel + lanes.size() > shape_.pixels()) return {};
     return {x_.data + n * x_.stride[0] + pixel, 1, x_.stride[1]};
   }
 
  private:
-  static constexpr int64_t kPanels = 6;  // that share a stage
-  static constexpr int64_t kStageBytes = 64 << 10;
+  static constexpr int64_t kPanels = tuning::implicit::kStagePanels;
+  static constexpr int64_t kStageBytes = tuning::implicit::kStageBytes;
 
   // A row of the stage: input row h, from what output q reads on.
   struct Row {
@@ -61,6 +63,7 @@ class PlanePatches final : public Operand<T> {
   struct Stage {
     bool whole_rows;        // or, of long ones, the outputs of each line alone
     bool shared;            // rows that outputs above each other read
+    bool reachable;         // by 32-bit offsets; if so, a stage for narrower panels is too
     bool by_phases;         // or a copy for each tap, where these are farther apart than outputs are many
     int64_t phases, pitch;  // elements of a phase, whole vectors
     int64_t row, rows;      // elements of a row, the most rows
@@ -80,8 +83,8 @@ class PlanePatches final : public Operand<T> {
       const int64_t lines = (most - 2) / w.out + 2;
       row = d.filter * phases * pitch;
       rows = lines * h.filter;
-      if (pitch > INT32_MAX / phases / d.filter || row > INT32_MAX / rows) throw std::bad_alloc();
-      channels = std::max<int64_t>(1, kStageBytes / static_cast<int64_t>(sizeof(T)) / (row * rows));
+      reachable = pitch <= INT32_MAX / phases / d.filter && row <= INT32_MAX / rows;
+      channels = reachable ? std::max<int64_t>(1, kStageBytes / static_cast<int64_t>(sizeof(T)) / (row * rows)) : 1;
     }
     // Where a tap (t, r, s) of the first output begins.
     int64_t tap(const ConvShape& s, int64_t tap) const {
@@ -100,7 +103,8 @@ class PlanePatches final : public Operand<T> {
 
   static std::size_t run_bytes(int width) { return array_bytes(kPanels * width, 1, sizeof(StagedRun)); }
 
-  void pack_some(T* panels, int width, Range lanes, Range k, const Stage& stage, std::byte* scratch) const {
+  void pack_some(T* panels, int width, Range lanes, Range terms, const Stage& stage,
+                 std::byte* scratch) const noexcept {
     auto* staged = reinterpret_cast<T*>(scratch);
     auto* rows = reinterpret_cast<Row*>(scratch += stage.bytes());
     auto* runs = reinterpret_cast<StagedRun*>(scratch += stage.row_bytes());
@@ -109,13 +113,13 @@ class PlanePatches final : public Operand<T> {
     for (int64_t tap = 0; tap < taps; ++tap) offsets[tap] = static_cast<int32_t>(stage.tap(shape_, tap));
     std::array<int, kPanels + 1> runs_before{};  // each panel
     const int64_t row_count = find_rows(stage, width, lanes, rows, runs, runs_before.data());
-    for (int64_t at = k.begin, next = 0; at < k.end; at = next) {
+    for (int64_t at = terms.begin, next = 0; at < terms.end; at = next) {
       const int64_t c = at / taps;
-      next = std::min(k.end, (c + stage.channels) * taps);
+      next = std::min(terms.end, (c + stage.channels) * taps);
       fill(stage, rows, row_count, {c, ceil_div(next, taps)}, staged);
       for (int64_t i = 0; i * width < lanes.size(); ++i) {
         const int first = runs_before[static_cast<std::size_t>(i)];
-        layout_kernels<T>().pack_runs(panels + (i * k.size() + at - k.begin) * width, width, staged,
+        layout_kernels<T>().pack_runs(panels + (i * terms.size() + at - terms.begin) * width, width, staged,
                                       row_count * stage.row, offsets, static_cast<int>(taps), at - c * taps,
                                       next - c * taps, runs + first,
                                       runs_before[static_cast<std::size_t>(i + 1)] - first);
@@ -174,9 +178,9 @@ class PlanePatches final : public Operand<T> {
     }
   }
 
-  const ConvShape& shape_;
+  ConvShape shape_;
   Tensor<const T> x_;
   bool rows_of_pixels_;  // the patches are x's planes
 };
 
-}  // namespace fastconv::cpu
+}  // namespace fastconv::cpu::implicit

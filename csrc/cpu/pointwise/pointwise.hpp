@@ -1,26 +1,27 @@
-// Filters of one cell over channel planes, where these are no product of matrices as they lie.
+// Filters of one cell, where there is a better way than a product of packed panels.
 #pragma once
 
-#include "ops.hpp"
+#include "cpu/walk/call.hpp"
 
 namespace fastconv::cpu::pointwise {
 
-// Whether x and y are planes, and an image's outputs few for its channels; the filter may have a stride, no padding.
+inline constexpr Variant kFilterLanes{"filter lanes",
+                                      "filters of one cell over planes of few pixels: vectors run along "
+                                      "the filters"};
+inline constexpr Variant kDotProducts{"dot products",
+                                      "few filters or channels of one cell: rows of planes are multiplied "
+                                      "where they lie"};
+
+// The convolution of one group.
 template <class T>
 bool serves(const ConvShape& shape, const Tensor<const T>& x, const Tensor<T>& y);
-
-// Of one group.
 template <class T>
-void correlate(const ConvShape& shape, const Tensor<const T>& x, const Tensor<const T>& w, const Vector<const T>& bias,
-               bool relu, const Tensor<T>& y, std::size_t workspace_limit);
+void plan(const Correlation<T>& c, std::size_t workspace_limit, Jobs& jobs);
 
-// Whether dy and x are rows of enough pixels.
+// Its weight gradient.
 template <class T>
-bool wgrad_serves(const ConvShape& shape, const Tensor<const T>& dy, const Tensor<const T>& x);
-
-// Of one group.
+bool serves(const ConvShape& shape, const Tensor<const T>& dy, const Tensor<const T>& x);
 template <class T>
-void wgrad(const ConvShape& shape, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
-           std::size_t workspace_limit);
+void plan(const Reduction<T>& r, std::size_t workspace_limit, Jobs& jobs);
 
 }  // namespace fastconv::cpu::pointwise

@@ -2,27 +2,26 @@
 //
 //   dw[K, C] = dy[K, pixels] x[C, pixels]^T
 //
-// Both operands lie along k, so nothing is packed: a tile of sums stays in registers while a few rows of each pass, and
-// the lanes of each sum are added at the end. A task is a block of filters by a block of channels over a part of the
-// pixels, cut into chunks whose rows fit the caches.
+// Both operands lie along the pixels, so nothing is packed: a tile of sums stays in registers while a few rows of each
+// pass, and the lanes of each sum are added at the end. A task is a block of filters by a block of channels over a part
+// of the pixels, cut into chunks whose rows fit the caches.
 #include <algorithm>
 #include <array>
+#include <memory>
 
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/thread_pool.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
+#include "cpu/walk/parts.hpp"
 #include "cpu/walk/patches.hpp"
 #include "pointwise.hpp"
 
 namespace fastconv::cpu::pointwise {
 namespace {
 
-constexpr int64_t kMinPixels = 512;                    // of the batch: fewer cost less than the sums of their lanes
-constexpr int64_t kMaxNarrow = 32;                     // filters, or channels and one: more are worth packing
-constexpr int64_t kBlockRows = 256, kBlockCols = 128;  // filters and channels of a task
-constexpr int64_t kMaxChunk = 768;                     // pixels: the rows of a tile fit the first-level cache,
-constexpr int64_t kChunkBytes = 640 << 10;             // a block's the second
-constexpr int64_t kMaxDot = 8;                         // rows or columns of the largest tile
+using namespace tuning::pointwise;
+
+constexpr int64_t kMaxDot = 8;  // rows or columns of the largest tile
 
 // How the sums are cut; a function of the shape alone, so that every thread count gives the same bits.
 struct Cut {
@@ -32,7 +31,7 @@ struct Cut {
   int64_t chunks;         // of the batch
   Blocks parts;           // of the chunks
 
-  Cut(const ConvShape& s, std::size_t itemsize) : rows(s.k, kBlockRows), cols(s.c, kBlockCols), parts(0, 1) {
+  Cut(const ConvShape& s, std::size_t itemsize) : rows(s.k, kBlockRows), cols(s.c, kBlockColumns), parts(0, 1) {
     const int64_t fit = kChunkBytes / ((rows.size + cols.size) * static_cast<int64_t>(itemsize));
     const int64_t chunk = std::min(kMaxChunk, fit / kMaxLanes * kMaxLanes);
     images = std::clamp<int64_t>(chunk / s.pixels(), 1, s.n);
@@ -69,9 +68,9 @@ struct BlockSums {
   }
 
   // The sums over one chunk are added.
-  void add(const Chunk& chunk, const Tensor<const T>& dy, const Tensor<const T>& x) {
+  void add(const Chunk& chunk, const Tensor<const T>& dy, const Tensor<const T>& x) noexcept {
     std::array<const T*, kBlockRows + kMaxDot> a;
-    std::array<const T*, kBlockCols + kMaxDot> b;
+    std::array<const T*, kBlockColumns + kMaxDot> b;
     // Tiles that end beyond the last row take it again.
     for (int64_t i = 0; i < rows.size() + kMaxDot; ++i) {
       const int64_t k = std::min(rows.begin + i, rows.end - 1);
@@ -89,7 +88,7 @@ struct BlockSums {
     }
   }
 
-  void write(const Tensor<T>& dw) const {
+  void write(const Tensor<T>& dw) const noexcept {
     for (int64_t row = 0; row < rows.size(); row += kernel.dot_rows) {
       const int64_t row_end = std::min(rows.size(), row + kernel.dot_rows);
       for (int64_t col = 0; col < cols.size(); col += kernel.dot_cols) {
@@ -105,58 +104,70 @@ struct BlockSums {
   }
 };
 
+template <class T>
+class DotProductsJob final : public Job {
+ public:
+  DotProductsJob(const Reduction<T>& r, std::size_t workspace_limit)
+      : Job(kDotProducts), s_(r.shape), dy_(r.dy), x_(r.x), dw_(r.dw), cut_(s_, sizeof(T)) {
+    const std::size_t block = array_bytes(BlockSums<T>::size(cut_.rows.size, cut_.cols.size), 1, sizeof(T));
+    block_size_ = static_cast<int64_t>(block / sizeof(T));
+    if (parted()) shared_sums_ = scratch_.shared<T>(blocks() * cut_.parts.count, block_size_);
+    if (!parted()) own_sums_ = scratch_.each<T>(block_size_);
+    scratch_.fit(workspace_limit, threads_for(s_.flops()), "implicit");
+  }
+
+  void run(std::byte* memory) const override {
+    const Arrays at(scratch_, memory);
+    const int64_t parts = cut_.parts.count;
+    parallel_for(blocks() * parts, scratch_.threads(), [&](int64_t task, int slot) noexcept {
+      BlockSums<T> sums = sums_of(task / parts, parted() ? at(shared_sums_) + task * block_size_ : at(own_sums_, slot));
+      std::fill_n(sums.sums, block_size_, T(0));
+      const Range chunks = cut_.parts[task % parts];
+      for (int64_t i = chunks.begin; i < chunks.end; ++i) sums.add(chunk_at(s_, cut_, i), dy_, x_);
+      if (!parted()) sums.write(dw_);
+    });
+    if (!parted()) return;
+    parallel_for(blocks(), scratch_.threads(), [&](int64_t block, int) noexcept {
+      const BlockSums<T> total = sums_of(block, at(shared_sums_) + block * parts * block_size_);
+      sum_parts(total.sums, parts, block_size_, block_size_);
+      total.write(dw_);
+    });
+  }
+
+ private:
+  int64_t blocks() const { return cut_.rows.count * cut_.cols.count; }
+  bool parted() const { return cut_.parts.count > 1; }
+  BlockSums<T> sums_of(int64_t block, T* sums) const {
+    return {.rows = cut_.rows[block % cut_.rows.count], .cols = cut_.cols[block / cut_.rows.count], .sums = sums};
+  }
+
+  ConvShape s_;
+  Tensor<const T> dy_, x_;
+  Tensor<T> dw_;
+  Cut cut_;
+  int64_t block_size_;          // elements, whole cache lines
+  SharedArray<T> shared_sums_;  // of every part of every block
+  ThreadArray<T> own_sums_;     // or of each thread's block
+};
+
 }  // namespace
 
 template <class T>
-bool wgrad_serves(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x) {
+bool serves(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x) {
   const Extents plane = out_extents(s);
-  const bool large_tiles = gemm_kernels<T>().dot_rows * gemm_kernels<T>().dot_cols >= 24;  // or packing wins
+  const bool large_tiles = gemm_kernels<T>().dot_rows * gemm_kernels<T>().dot_cols >= kMinDotSums;  // or packing wins
   return large_tiles && (s.k <= kMaxNarrow || s.c < kMaxNarrow) && s.pointwise() && s.pixels() > 1 &&
          s.n * s.pixels() >= kMinPixels && spatial_stride(dy, plane) == 1 && spatial_stride(x, plane) == 1;
 }
 
 template <class T>
-void wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
-           std::size_t workspace_limit) {
-  const Cut cut(s, sizeof(T));
-  const int64_t blocks = cut.rows.count * cut.cols.count;
-  const bool several = cut.parts.count > 1;
-  // The workspace: sums of every part of every block, or of each thread's block.
-  const std::size_t block_bytes = array_bytes(BlockSums<T>::size(cut.rows.size, cut.cols.size), 1, sizeof(T));
-  const std::size_t shared = several ? array_bytes(cut.parts.count, blocks, block_bytes) : 0;
-  const std::size_t thread = several ? 0 : block_bytes;
-  int threads = threads_within(workspace_limit, shared, thread, num_threads(), "implicit");
-  if (s.flops() < kSerialFlops) threads = 1;
-  const Workspace memory(shared + static_cast<std::size_t>(threads) * thread);
-
-  const auto sums_of = [&](int64_t block, int64_t i) {
-    T* sums = memory.at<T>(static_cast<std::size_t>(i) * block_bytes);
-    return BlockSums<T>{
-        .rows = cut.rows[block % cut.rows.count], .cols = cut.cols[block / cut.rows.count], .sums = sums};
-  };
-  const std::size_t block_size = block_bytes / sizeof(T);
-  parallel_for(blocks * cut.parts.count, threads, [&](int64_t task, int slot) {
-    const int64_t block = task / cut.parts.count, part = task % cut.parts.count;
-    BlockSums<T> sums = sums_of(block, several ? task : slot);
-    std::fill_n(sums.sums, block_size, T(0));
-    for (int64_t i = cut.parts[part].begin; i < cut.parts[part].end; ++i) sums.add(chunk_at(s, cut, i), dy, x);
-    if (!several) sums.write(dw);
-  });
-  if (!several) return;
-  parallel_for(blocks, threads, [&](int64_t block, int) {
-    const BlockSums<T> total = sums_of(block, block * cut.parts.count);
-    for (std::size_t part = 1; part < static_cast<std::size_t>(cut.parts.count); ++part) {
-      for (std::size_t i = 0; i < block_size; ++i) total.sums[i] += total.sums[part * block_size + i];
-    }
-    total.write(dw);
-  });
+void plan(const Reduction<T>& r, std::size_t workspace_limit, Jobs& jobs) {
+  jobs.push_back(std::make_unique<DotProductsJob<T>>(r, workspace_limit));
 }
 
-template bool wgrad_serves(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&);
-template bool wgrad_serves(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&);
-template void wgrad(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&, const Tensor<float>&,
-                    std::size_t);
-template void wgrad(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&, const Tensor<double>&,
-                    std::size_t);
+template bool serves(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&);
+template bool serves(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&);
+template void plan(const Reduction<float>&, std::size_t, Jobs&);
+template void plan(const Reduction<double>&, std::size_t, Jobs&);
 
 }  // namespace fastconv::cpu::pointwise

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "scratch.hpp"
@@ -39,18 +40,35 @@ class Job {
   Variant variant_;
 };
 
-using Jobs = std::vector<std::unique_ptr<const Job>>;
+// The jobs of a call, which run one after the other in the same memory.
+class Jobs {
+ public:
+  void push_back(std::unique_ptr<const Job> job) { jobs_.push_back(std::move(job)); }
+  // Forgets all but the first ones: a plan that does not fit after all.
+  void keep(std::size_t count) { jobs_.resize(count); }
 
-inline std::size_t bytes_of(const Jobs& jobs) {
-  std::size_t most = 0;
-  for (const auto& job : jobs) most = std::max(most, job->bytes());
-  return most;
-}
+  // Memory beside the jobs' own, for an array that one job makes and a later one reads. All jobs that name the same
+  // `use` share it, so of one use only one array may be waiting to be read.
+  std::byte* between(std::size_t use, std::size_t bytes) {
+    if (between_.size() <= use) between_.resize(use + 1);
+    auto& blocks = between_[use];
+    if (blocks.empty() || blocks.back().second < bytes)
+      blocks.emplace_back(std::make_unique<const Workspace>(bytes), bytes);
+    return blocks.back().first->at<std::byte>(0);
+  }
 
-// One after the other, in the same memory.
-inline void run(const Jobs& jobs) {
-  const Workspace memory(bytes_of(jobs));
-  for (const auto& job : jobs) job->run(memory.at<std::byte>(0));
-}
+  std::size_t size() const { return jobs_.size(); }
+  auto begin() const { return jobs_.begin(); }
+  auto end() const { return jobs_.end(); }
+  std::size_t bytes() const {
+    std::size_t most = 0;
+    for (const auto& job : jobs_) most = std::max(most, job->bytes());
+    return most;
+  }
+
+ private:
+  std::vector<std::unique_ptr<const Job>> jobs_;
+  std::vector<std::vector<std::pair<std::unique_ptr<const Workspace>, std::size_t>>> between_;
+};
 
 }  // namespace fastconv::cpu

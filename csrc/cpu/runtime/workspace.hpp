@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -43,18 +44,22 @@ inline int threads_within(std::size_t limit, std::size_t shared, std::size_t eac
 }
 
 // At least `bytes` of uninitialised memory on a cache line. Fresh pages cost more than many a kernel, so the block
-// stays with the thread, unless it is larger than kKept; a workspace made while another lives has a block of its own.
+// stays with the thread, unless it is larger than kKept; a workspace made while another lives has a block of its own,
+// which stays too if it is one of the first kBlocks.
 class Workspace {
  public:
-  explicit Workspace(std::size_t bytes) {
-    Block& kept = kept_block();
-    block_ = std::exchange(kept, {});
-    if (bytes <= block_.size) return;
-    block_ = {};  // free the old one first
-    block_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
+  explicit Workspace(std::size_t bytes) : place_(alive()) {
+    if (place_ < kBlocks) block_ = std::exchange(kept_blocks()[place_], {});
+    if (bytes > block_.size) {
+      block_ = {};  // free the old one first
+      block_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
+    }
+    ++alive();
   }
   ~Workspace() {
-    if (block_.size <= kKept && block_.size > kept_block().size) kept_block() = std::move(block_);
+    --alive();
+    if (place_ < kBlocks && block_.size <= kKept && block_.size > kept_blocks()[place_].size)
+      kept_blocks()[place_] = std::move(block_);
   }
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
@@ -66,6 +71,7 @@ class Workspace {
 
  private:
   static constexpr std::size_t kKept = std::size_t{64} << 20;  // bytes
+  static constexpr std::size_t kBlocks = 2;
 
   struct Free {
     void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{kCacheLine}); }
@@ -75,11 +81,16 @@ class Workspace {
     Memory memory;
     std::size_t size = 0;
   };
-  static Block& kept_block() {
-    thread_local Block block;
-    return block;
+  static std::array<Block, kBlocks>& kept_blocks() {
+    thread_local std::array<Block, kBlocks> blocks;
+    return blocks;
+  }
+  static std::size_t& alive() {
+    thread_local std::size_t count = 0;
+    return count;
   }
 
+  std::size_t place_;
   Block block_;
 };
 

@@ -50,6 +50,17 @@ std::optional<int64_t> spatial_stride(const Tensor<T>& t, const Extents& e) {
   return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}});
 }
 
+// From one pixel of a batch [n, ., e] to the next, if all are as far apart.
+template <class T>
+std::optional<int64_t> pixel_step(const Tensor<T>& t, int64_t n, const Extents& e) {
+  return joined_stride({{e[2], t.stride[4]}, {e[1], t.stride[3]}, {e[0], t.stride[2]}, {n, t.stride[0]}});
+}
+
+// Channels that lie side by side: those of a pixel are a run.
+inline bool channels_contiguous(int64_t channel_stride, int64_t channels) {
+  return channel_stride == 1 && channels > 1;
+}
+
 // The i in [0, count) for which first + i * stride is a cell of the axis, not padding.
 inline Range real_cells(const Axis& a, int64_t first, int64_t count) {
   const int64_t end = std::clamp<int64_t>(ceil_div(a.in - first, a.stride), 0, count);

@@ -6,6 +6,14 @@
 
 namespace fastconv::cpu::tuning {
 
+// A ratio that decides, without rounding.
+struct Ratio {
+  int64_t numerator, denominator;
+};
+// Whether part <= ratio * whole.
+constexpr bool within(int64_t part, Ratio ratio, int64_t whole) {
+  return ratio.denominator * part <= ratio.numerator * whole;
+}
 // docs/measured/gemm.md
 namespace gemm {
 
@@ -90,5 +98,47 @@ inline constexpr int64_t kMinTasks = 4;
 inline constexpr int64_t kMinChannels = 16;
 
 }  // namespace im2col
+
+// Measured in docs/measured/winograd.md.
+namespace winograd {
+
+// Bytes of transformed filters that are kept while all tiles pass them, in one second-level cache: more go to memory
+// and back, fewer are transformed again for each block of tiles.
+inline constexpr int64_t kSmallFilters = 1 << 20;
+static_assert(kSmallFilters <= kL2Bytes);
+
+// By tiles: bytes of the transformed inputs of a task, which a core finds again in its second-level cache and its share
+// of the last level. More tiles use a transformed filter more often, fewer leave the filters room.
+inline constexpr int64_t kTaskInputs = 3 << 19;
+static_assert(kTaskInputs <= kL2Bytes + kLastLevelBytes / 8);
+// At least so many tasks, so that the last ones do not leave threads waiting, and so many tiles to cut them from.
+inline constexpr int64_t kTileTasks = 16, kMinTiles = 48;
+// Channels that a task of the transform of all filters takes, and taps of them that are packed at a time: 8 channels of
+// 3x3, or 2 of 5x5, times the widest panel, in a first-level cache.
+inline constexpr int64_t kFilterChannels = 16, kStagedTaps = 72;
+static_assert(kStagedTaps * 64 * int64_t{4} <= kL1Bytes);
+
+// By filters: bytes of the transformed inputs that all threads stream, in the last-level cache, and of the products
+// that a task has beside its filters, in the second level.
+inline constexpr int64_t kSharedInputs = 9 << 20, kTaskProducts = 900 << 10;
+static_assert(kSharedInputs <= kLastLevelBytes && kTaskProducts <= kL2Bytes);
+
+// The adjoint: cells of an image's plane of dx, a vector of channels each, that add up in a first-level cache; tiles
+// of dy and images that pay for it, a task being whole images; and how many tiles of dy there may be for one of dx.
+inline constexpr int64_t kMaxStage = 1024, kMinAdjointTiles = 32, kMinImages = 8;
+static_assert(kMaxStage * int64_t{32} <= kL1Bytes, "vectors of 32 bytes; the CPUs with longer ones have 48 KB");
+inline constexpr Ratio kFewerTiles{3, 4};
+
+// Weight gradient: bytes of both operands of a block of tiles, in the second-level caches of two cores; tiles for which
+// it pays to load and store all sums; filters of a task of the products.
+inline constexpr int64_t kBlockOperands = 2 << 20, kMinBlock = 128, kTaskFilters = 112;
+static_assert(kBlockOperands <= 2 * kL2Bytes);
+// By parts: bytes of the sums of a part, in the second-level cache, and of a block's operands beside them; the most
+// parts; how often the operands of all tiles outweigh the sums of all parts at least, and those of one part by choice.
+inline constexpr int64_t kPartSums = 1 << 20, kPartOperands = 1 << 20, kMaxParts = 32;
+static_assert(kPartSums <= kL2Bytes && kPartOperands <= kL2Bytes);
+inline constexpr int64_t kOutweighSums = 2, kOperandsOfPart = 32;
+
+}  // namespace winograd
 
 }  // namespace fastconv::cpu::tuning

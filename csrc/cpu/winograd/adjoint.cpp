@@ -3,50 +3,68 @@
 //   dx += B [ sum over k of (G g G^T) * (A dy A^T) ] B^T
 //
 // A task is some images, whose planes of a vector of channels add up in a stage.
-#include "adjoint.hpp"
-
 #include <algorithm>
 #include <utility>
 
 #include "cpu/runtime/thread_pool.hpp"
 #include "plan.hpp"
+#include "schedules.hpp"
 
 namespace fastconv::cpu::winograd {
 namespace {
 
-template <class T>
-class Adjoint {
- public:
-  explicit Adjoint(const ConvShape& s) : s_(s), swapped_(s), grid_(s) { std::swap(swapped_.c, swapped_.k); }
+// The cells of dx, and those beside it, that the tiles of an image's plane reach.
+struct Plane {
+  TileGrid grid;
+  int64_t rows, columns;
 
-  bool serves() const {
-    const int64_t tiles = ceil_div(s_.axis[1].in, grid_.tile) * ceil_div(s_.axis[2].in, grid_.tile);
-    return TilesPlan<T>::small_filters(s_) && s_.n >= kMinImages && grid_.count >= kMinTiles &&
-           rows() * columns() <= kMaxStage && 4 * grid_.rows * grid_.columns <= 3 * tiles;
+  explicit Plane(const ConvShape& s)
+      : grid(s),
+        rows((grid.rows - 1) * grid.tile + grid.span()),
+        columns((grid.columns - 1) * grid.tile + grid.span()) {}
+  int64_t cells() const { return rows * columns; }
+  int64_t tiles() const { return grid.rows * grid.columns; }
+};
+
+// A convolution from dy's channels to dx's.
+ConvShape swapped(ConvShape s) {
+  std::swap(s.c, s.k);
+  return s;
+}
+
+template <class T>
+class AdjointJob final : public Job {
+ public:
+  AdjointJob(const ConvCall<T>& call, std::size_t workspace_limit)
+      : Job(variant_of(TileGrid(call.shape), Schedule::adjoint)),
+        shape_(call.shape),
+        swapped_(swapped(call.shape)),
+        dy_(call.a),
+        w_(call.b),
+        dx_(call.out),
+        plane_(call.shape),
+        plan_(swapped_, plane_.tiles(), std::max(plane_.cells(), kStageRows * kStageColumns), scratch_) {
+    std::swap(w_.stride[0], w_.stride[1]);
+    scratch_.fit(workspace_limit, num_threads(), "winograd");
   }
 
-  void run(const Tensor<const T>& dy, Tensor<const T> w, const Tensor<T>& dx, std::size_t workspace_limit) const {
-    const TilesPlan<T> plan(swapped_, grid_.rows * grid_.columns,
-                            std::max(rows() * columns(), kStageRows * kStageColumns));
-    const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
-    const Workspace memory(plan.shared + static_cast<std::size_t>(threads) * plan.thread);
-    T* u = memory.at<T>(0);
-    std::swap(w.stride[0], w.stride[1]);
-    make_filters(plan, swapped_, w, threads, u);
-    parallel_for(plan.blocks.count, threads, [&](int64_t block, int slot) {
-      const std::size_t own = plan.shared + static_cast<std::size_t>(slot) * plan.thread;
-      T *e = memory.at<T>(own), *m = memory.at<T>(own + plan.m), *stage = memory.at<T>(own + plan.stage);
-      const Range tiles = plan.tiles(block);
-      for_each_tile_run(grid_, tiles, [&](const TileRun& run) {
-        transform_gradients(s_, grid_, dy, run, stage, plan.v_stride,
-                            [&](int64_t k, int64_t t) { return e + (run.first + t) * plan.channels + k; });
+  void run(std::byte* memory) const noexcept override {
+    const Arrays at(scratch_, memory);
+    T* u = at(plan_.u);
+    make_filters(plan_, swapped_, w_, scratch_.threads(), u);
+    parallel_for(plan_.blocks.count, scratch_.threads(), [&](int64_t block, int slot) noexcept {
+      T *e = at(plan_.v, slot), *m = at(plan_.m, slot), *stage = at(plan_.stage, slot);
+      const Range tiles = plan_.tiles(block);
+      for_each_tile_run(plan_.grid, tiles, [&](const TileRun& run) {
+        transform_gradients(shape_, plan_.grid, dy_, run, stage, plan_.v_stride,
+                            [&](int64_t k, int64_t t) { return e + (run.first + t) * plan_.channels + k; });
       });
-      plan.for_each_pass([&](Range panels, Range channels) {
-        multiply_panels(plan, swapped_, tiles.size(), panels, u, e, m);
+      plan_.for_each_pass([&](Range panels, Range channels) {
+        multiply_panels(plan_, swapped_, tiles.size(), panels, u, e, m);
         for (int64_t c = channels.begin; c < channels.end; c += lanes_) {
-          for (int64_t t = 0; t < tiles.size(); t += plan.unit) {
-            add_tiles(m + t * plan.width + c - channels.begin, plan.width, plan.m_stride, stage);
-            write((tiles.begin + t) / plan.unit, c, stage, dx);
+          for (int64_t t = 0; t < tiles.size(); t += plan_.unit) {
+            add_tiles(m + t * plan_.width + c - channels.begin, stage);
+            write((tiles.begin + t) / plan_.unit, c, stage);
           }
         }
       });
@@ -54,56 +72,55 @@ class Adjoint {
   }
 
  private:
-  static constexpr int64_t kMaxStage = 1024;  // cells
-  static constexpr int64_t kMinTiles = 32, kMinImages = 8;
-
-  int64_t rows() const { return (grid_.rows - 1) * grid_.tile + grid_.span(); }
-  int64_t columns() const { return (grid_.columns - 1) * grid_.tile + grid_.span(); }
-
-  void add_tiles(const T* m, int64_t width, int64_t stride, T* stage) const {
-    const auto input_gradient = transforms<T>(grid_).input_gradient;
-    std::fill_n(stage, rows() * columns() * lanes_, T(0));
-    for (int64_t row = 0; row < grid_.rows; ++row) {
-      for (int64_t column = 0; column < grid_.columns; ++column, m += width) {
-        T* cells = stage + (row * columns() + column) * grid_.tile * lanes_;
-        input_gradient(cells, columns() * lanes_, lanes_, m, stride);
+  // The plane of an image and a vector of channels: each tile's cells are added to those of its neighbours.
+  void add_tiles(const T* m, T* stage) const {
+    const TileGrid& grid = plane_.grid;
+    const auto input_gradient = transforms<T>(grid).input_gradient;
+    std::fill_n(stage, plane_.cells() * lanes_, T(0));
+    for (int64_t row = 0; row < grid.rows; ++row) {
+      for (int64_t column = 0; column < grid.columns; ++column, m += plan_.width) {
+        T* cells = stage + (row * plane_.columns + column) * grid.tile * lanes_;
+        input_gradient(cells, plane_.columns * lanes_, lanes_, m, plan_.m_stride);
       }
     }
   }
 
-  void write(int64_t n, int64_t c, const T* stage, const Tensor<T>& dx) const {
-    const auto &height = s_.axis[1], &width = s_.axis[2];
-    const auto channels = static_cast<int>(std::min(lanes_, s_.c - c));
+  void write(int64_t n, int64_t c, const T* stage) const {
+    const auto &height = shape_.axis[1], &width = shape_.axis[2];
+    const auto channels = static_cast<int>(std::min(lanes_, shape_.c - c));
     for (int64_t h = 0; h < height.in; ++h) {
-      const T* pixels = stage + ((h + height.pad_begin) * columns() + width.pad_begin) * lanes_;
-      write_row(pixels, channels, width.in, dx.at(n, c) + h * dx.stride[3], dx.stride[1], dx.stride[4]);
+      const T* pixels = stage + ((h + height.pad_begin) * plane_.columns + width.pad_begin) * lanes_;
+      write_row(pixels, channels, width.in, dx_.at(n, c) + h * dx_.stride[3], dx_.stride[1], dx_.stride[4]);
     }
   }
 
-  const ConvShape& s_;
-  ConvShape swapped_;  // a convolution from dy's channels to dx's, with the tiles of dy
-  TileGrid grid_;
+  ConvShape shape_, swapped_;
+  Tensor<const T> dy_, w_;
+  Tensor<T> dx_;
+  Plane plane_;
+  TilesPlan<T> plan_;
   int64_t lanes_ = vector_lanes<T>();
 };
 
 }  // namespace
 
 template <class T>
-bool adjoint_serves(const ConvShape& s) {
-  return Adjoint<T>(s).serves();
+bool adjoint_pays(const ConvShape& s) {
+  const Plane plane(s);
+  const int64_t tile = plane.grid.tile, tiles_of_dx = ceil_div(s.axis[1].in, tile) * ceil_div(s.axis[2].in, tile);
+  return TilesPlan<T>::small_filters(s) && s.n >= tuning::winograd::kMinImages &&
+         plane.grid.count >= tuning::winograd::kMinAdjointTiles && plane.cells() <= tuning::winograd::kMaxStage &&
+         tuning::within(plane.tiles(), tuning::winograd::kFewerTiles, tiles_of_dx);
 }
 
 template <class T>
-void adjoint(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& w, const Tensor<T>& dx,
-             std::size_t workspace_limit) {
-  Adjoint<T>(s).run(dy, w, dx, workspace_limit);
+std::unique_ptr<const Job> adjoint_job(const ConvCall<T>& call, std::size_t workspace_limit) {
+  return std::make_unique<AdjointJob<T>>(call, workspace_limit);
 }
 
-template bool adjoint_serves<float>(const ConvShape&);
-template bool adjoint_serves<double>(const ConvShape&);
-template void adjoint(const ConvShape&, const Tensor<const float>&, const Tensor<const float>&, const Tensor<float>&,
-                      std::size_t);
-template void adjoint(const ConvShape&, const Tensor<const double>&, const Tensor<const double>&, const Tensor<double>&,
-                      std::size_t);
+template bool adjoint_pays<float>(const ConvShape&);
+template bool adjoint_pays<double>(const ConvShape&);
+template std::unique_ptr<const Job> adjoint_job(const ConvCall<float>&, std::size_t);
+template std::unique_ptr<const Job> adjoint_job(const ConvCall<double>&, std::size_t);
 
 }  // namespace fastconv::cpu::winograd

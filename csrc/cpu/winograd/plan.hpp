@@ -5,13 +5,12 @@
 #include <cstdlib>
 
 #include "cpu/gemm/cut.hpp"
+#include "cpu/runtime/scratch.hpp"
 #include "cpu/runtime/thread_pool.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
 #include "tiles.hpp"
 
 namespace fastconv::cpu::winograd {
-
-inline constexpr int64_t kSmallFilters = 1 << 20;  // bytes of u that stay in a second-level cache
 
 // g[c][tap][width] of some filters and channels.
 template <class T>
@@ -42,9 +41,9 @@ template <class T>
 void transform_filters(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& w, int64_t k, int64_t width,
                        Range channels, T* u, int64_t stride) {
   const auto filter = transforms<T>(grid).filter;
-  constexpr int64_t kRows = 72;
-  const int64_t lanes = vector_lanes<T>(), taps = grid.taps, rows = taps * taps, some = kRows / rows;
-  alignas(kCacheLine) T g[kRows * kMaxWidth];  // [c][tap][width] of some channels
+  const int64_t lanes = vector_lanes<T>(), taps = grid.taps, rows = taps * taps,
+                some = tuning::winograd::kStagedTaps / rows;
+  alignas(kCacheLine) T g[tuning::winograd::kStagedTaps * kMaxWidth];  // [c][tap][width] of some channels
   const int64_t filters = std::min(width, s.k - k);
   for (int64_t first = channels.begin; first < channels.end; first += some) {
     const int64_t count = std::min(some, channels.end - first);
@@ -59,41 +58,38 @@ void transform_filters(const ConvShape& s, const TileGrid& grid, const Tensor<co
 // Small filters, many tiles: u is made once, and each task does all there is to do for its tiles.
 template <class T>
 struct TilesPlan {
-  static constexpr int64_t kInputs = 3 << 19;  // bytes of v: what a core finds again in the outer caches
-  static constexpr int64_t kTasks = 16, kMinTiles = 48;
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   TileGrid grid;
-  int64_t unit;                                // tiles
-  int64_t channels;                            // rounded up to whole vectors
-  Panels panels;                               // of filters
-  int64_t width;                               // of m: the filters of a panel or two
-  Blocks blocks;                               // of units, the tasks
-  int64_t v_stride, m_stride;                  // between elements; odd numbers of cache lines, apart in every cache
-  std::size_t bias, shared, m, stage, thread;  // the workspace: u, bias, and of each thread v, m, stage
+  int64_t unit;                // tiles
+  int64_t channels;            // rounded up to whole vectors
+  Panels panels;               // of filters
+  int64_t width;               // of m: the filters of a panel or two
+  Blocks blocks;               // of units, the tasks
+  int64_t v_stride, m_stride;  // between elements; odd numbers of cache lines, apart in every cache
+  SharedArray<T> u, bias;
+  ThreadArray<T> v, m, stage;
 
   // Tasks are some units of so many tiles.
-  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells = kStageRows * kStageColumns)
+  TilesPlan(const ConvShape& s, int64_t tiles_of_unit, int64_t stage_cells, Scratch& scratch)
       : grid(s),
         unit(tiles_of_unit),
         channels(ceil_div(s.c, vector_lanes<T>()) * vector_lanes<T>()),
         panels(s.k, gemm.rows_nr, vector_lanes<T>(), 0),
         width(4 * vector_lanes<T>()),
-        blocks(ceil_div(grid.count, unit),
-               std::min(kInputs / (grid.elements() * channels * unit * static_cast<int64_t>(sizeof(T))),
-                        ceil_div(grid.count, unit) / kTasks)) {
+        blocks(ceil_div(grid.count, unit), std::min(tuning::winograd::kTaskInputs / (grid.elements() * channels * unit *
+                                                                                     static_cast<int64_t>(sizeof(T))),
+                                                    ceil_div(grid.count, unit) / tuning::winograd::kTileTasks)) {
     const int64_t line = static_cast<int64_t>(kCacheLine / sizeof(T));
     v_stride = blocks.size * unit * channels | line;
     m_stride = blocks.size * unit * width + line;
-    bias = array_bytes(grid.elements() * panels.padded(), s.c, sizeof(T));
-    shared = bias + array_bytes(panels.padded(), 1, sizeof(T));
-    m = array_bytes(grid.elements(), v_stride, sizeof(T));
-    stage = m + array_bytes(grid.elements(), m_stride, sizeof(T));
-    thread = stage + array_bytes(stage_cells, vector_lanes<T>(), sizeof(T));
+    u = scratch.shared<T>(grid.elements() * panels.padded(), s.c);
+    bias = scratch.shared<T>(panels.padded());
+    v = scratch.each<T>(grid.elements(), v_stride);
+    m = scratch.each<T>(grid.elements(), m_stride);
+    stage = scratch.each<T>(stage_cells, vector_lanes<T>());
   }
-  // It needs enough tiles for its tasks.
-  static bool serves(const ConvShape& s) { return small_filters(s) && TileGrid(s).count >= kMinTiles; }
   static bool small_filters(const ConvShape& s) {
-    return TileGrid(s).elements() * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= kSmallFilters;
+    return TileGrid(s).elements() * s.k * s.c * static_cast<int64_t>(sizeof(T)) <= tuning::winograd::kSmallFilters;
   }
   Range tiles(int64_t block) const {
     const Range units = blocks[block];
@@ -110,9 +106,8 @@ struct TilesPlan {
 // u[element][panel][channel][filters of it], of all.
 template <class T>
 void make_filters(const TilesPlan<T>& plan, const ConvShape& s, const Tensor<const T>& w, int threads, T* u) {
-  constexpr int64_t kChannels = 16;  // of a task
-  const Blocks parts(s.c, kChannels);
-  parallel_for(plan.panels.count() * parts.count, threads, [&](int64_t task, int) {
+  const Blocks parts(s.c, tuning::winograd::kFilterChannels);
+  parallel_for(plan.panels.count() * parts.count, threads, [&](int64_t task, int) noexcept {
     const int64_t panel = task / parts.count, k = plan.panels.first(panel), width = plan.panels.width(panel);
     const Range channels = parts[task % parts.count];
     transform_filters(s, plan.grid, w, k, width, channels, u + k * s.c + channels.begin * width,

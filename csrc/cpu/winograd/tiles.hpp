@@ -4,31 +4,47 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 
 #include "cpu/runtime/isa.hpp"
+#include "cpu/walk/call.hpp"
 #include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu::winograd {
 
 inline constexpr int64_t kStageRows = 6, kStageColumns = 34;  // 8 tiles that are 4 apart, or 15 or 16 that are 2 apart
 
-// F(4x4, 3x3), or F(2x2, 3x3) for planes that it leaves so empty that it multiplies more often; F(2x2, 5x5).
-inline int64_t tile_extent(const ConvShape& s) {
+// A filtering F(tile x tile, taps x taps), and why a plane takes it.
+struct Filtering {
+  int64_t taps, tile;  // along an axis
+  const char *name, *reason;
+};
+inline constexpr std::array<Filtering, 3> kFilterings{{
+    {3, 4, "F(4x4, 3x3)", "3x3 taps: tiles of 4x4 multiply least"},
+    {3, 2, "F(2x2, 3x3)", "3x3 taps, planes so small that tiles of 4x4 would be mostly empty"},
+    {5, 2, "F(2x2, 5x5)", "5x5 taps"},
+}};
+
+// Its place in kFilterings.
+inline int choose_filtering(const ConvShape& s) {
   if (s.axis[1].filter == 5) return 2;
   const auto multiplications = [&](int64_t tile) {
     return ceil_div(s.axis[1].out, tile) * ceil_div(s.axis[2].out, tile) * (tile + 2) * (tile + 2);
   };
-  return multiplications(2) < multiplications(4) ? 2 : 4;
+  if (multiplications(2) < multiplications(4)) return 1;
+  return 0;
 }
 
 // The tiles of a batch of outputs, counted (n, row, column).
 struct TileGrid {
+  int filtering;
   int64_t taps, tile;  // along an axis
   int64_t rows, columns, count;
 
   explicit TileGrid(const ConvShape& s)
-      : taps(s.axis[1].filter),
-        tile(tile_extent(s)),
+      : filtering(choose_filtering(s)),
+        taps(kFilterings[static_cast<std::size_t>(filtering)].taps),
+        tile(kFilterings[static_cast<std::size_t>(filtering)].tile),
         rows(ceil_div(s.axis[1].out, tile)),
         columns(ceil_div(s.axis[2].out, tile)),
         count(s.n * rows * columns) {}
@@ -134,7 +150,7 @@ void transform_inputs(const ConvShape& s, const TileGrid& grid, const Tensor<con
   }
 }
 
-// A dy A^T of the tiles of a run, placed likewise.
+// A dy A^T of the tiles of a run, a vector of filters at a time: place(k, tile of the run) is where its elements go.
 template <class T, class Place>
 void transform_gradients(const ConvShape& s, const TileGrid& grid, const Tensor<const T>& dy, const TileRun& run,
                          T* stage, int64_t stride, Place place) {
@@ -160,6 +176,64 @@ void write_row(const T* pixels, int channels, int64_t count, T* row, int64_t cha
   for (int64_t i = 0; i < count; ++i, pixels += lanes, row += column_stride) {
     for (int lane = 0; lane < channels; ++lane) row[lane * channel_stride] = pixels[lane];
   }
+}
+
+// Writes the stage's rows of outputs of some filters.
+template <class T>
+void unstage(const ConvShape& s, int64_t tile, const TileRun& run, int64_t k, const T* stage, const Tensor<T>& y) {
+  const Axis &height = s.axis[1], &width = s.axis[2];
+  const int64_t lanes = vector_lanes<T>();
+  const auto channels = static_cast<int>(std::min(lanes, s.k - k));
+  const int64_t count = std::min(width.out, run.end * tile) - run.begin * tile;
+  for (int64_t r = 0; r < tile && run.row * tile + r < height.out; ++r) {
+    const T* pixels = stage + r * kStageColumns * lanes;
+    T* row = y.at(run.n, k) + (run.row * tile + r) * y.stride[3] + run.begin * tile * y.stride[4];
+    write_row(pixels, channels, count, row, y.stride[1], y.stride[4]);
+  }
+}
+
+// The products m[element][tile][width] of some tiles and filters, elements `stride` apart.
+template <class T>
+struct Products {
+  const T* m;
+  int64_t stride, width;
+};
+
+// y of some tiles and filters, from their products: written in place where a vector of channels can be, through the
+// stage otherwise. bias[K] is padded to whole vectors.
+template <class T>
+void transform_outputs(const Correlation<T>& call, const TileGrid& grid, Range tiles, Range filters,
+                       const Products<T>& products, const T* bias, T* stage) {
+  const auto output = transforms<T>(grid).output;
+  const ConvShape& s = call.shape;
+  const Tensor<T>& y = call.y;
+  const int64_t lanes = vector_lanes<T>(), tile = grid.tile;
+  const bool relu = call.finish.relu;
+  for_each_tile_run(grid, tiles, [&](const TileRun& run) {
+    const bool whole_rows = (run.row + 1) * tile <= s.axis[1].out;
+    for (int64_t k = filters.begin; k < std::min(s.k, filters.end); k += lanes) {
+      const T* m = products.m + run.first * products.width + (k - filters.begin);
+      const bool in_place = y.stride[1] == 1 && k + lanes <= s.k && whole_rows;
+      TileRun rest = run;
+      if (in_place) rest.begin = std::clamp(s.axis[2].out / tile, run.begin, run.end);
+      for (int64_t t = run.begin; t < rest.begin; ++t, m += products.width) {
+        output(y.at(run.n, k) + run.row * tile * y.stride[3] + t * tile * y.stride[4], y.stride[3], y.stride[4], m,
+               products.stride, bias + k, relu);
+      }
+      if (rest.begin == rest.end) continue;
+      for (int64_t t = 0; t < rest.end - rest.begin; ++t) {
+        output(stage + t * tile * lanes, kStageColumns * lanes, lanes, m + t * products.width, products.stride,
+               bias + k, relu);
+      }
+      unstage(s, tile, rest, k, stage, y);
+    }
+  });
+}
+
+// bias[count] of a call, zeros where it has none.
+template <class T>
+void copy_bias(const Correlation<T>& call, int64_t count, T* bias) {
+  for (int64_t k = 0; k < count; ++k) bias[k] = k < call.shape.k ? call.finish.bias_of(k) : T(0);
 }
 
 }  // namespace fastconv::cpu::winograd

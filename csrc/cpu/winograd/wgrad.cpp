@@ -1,4 +1,4 @@
-// The weight gradient is its forward pass turned around (winograd.cpp has the letters):
+// The weight gradient is its forward pass turned around (forward.cpp has the letters):
 //
 //   dw = G^T [ sum over tiles of (A dy A^T) * (B^T d B) ] G        * is elementwise: a product for each element
 //
@@ -12,66 +12,55 @@
 // than they are, never exists: each task makes dw of a panel of channels and some filters from a u of its own.
 #include <algorithm>
 #include <numeric>
-#include <utility>
 
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/thread_pool.hpp"
-#include "cpu/runtime/workspace.hpp"
-#include "cpu/walk/patches.hpp"
-#include "tiles.hpp"
-#include "winograd.hpp"
+#include "cpu/tuning.hpp"
+#include "cpu/walk/parts.hpp"
+#include "schedules.hpp"
 
 namespace fastconv::cpu::winograd {
 namespace {
 
-constexpr int64_t kBlockBytes = 2 << 20;  // of e and v: what the second-level caches hold of two operands
-constexpr int64_t kMinBlock = 128;        // tiles for which it pays to load and store all of u
-constexpr int64_t kRows = 112;            // filters of a task of the products, in whole left panels
-constexpr int64_t kMaxParts = 32;
-constexpr int64_t kSmallSums = 1 << 20;  // bytes of u that stay in a second-level cache
-constexpr int64_t kPartBytes = 1 << 20;  // of e and v beside them
+using namespace tuning::winograd;
 
 template <class T>
-struct Plan {
+struct WeightCut {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t lanes = vector_lanes<T>();
   TileGrid grid;
   int64_t panels, e_row;  // e_row: filters of e that lie side by side
   int64_t k;
-  Blocks parts, blocks, rows;                   // of tiles, of a part's tiles, of left panels: the filters of a task
-  int64_t e_stride, v_stride, u_stride;         // between elements
-  std::size_t e = 0, v = 0, u = 0, shared = 0;  // the workspace: of all threads
-  std::size_t stage = 0, thread = 0;            // and of each; e, v or u may be there, too
+  Blocks parts, blocks, rows;            // of tiles, of a part's tiles, of left panels: the filters of a task
+  int64_t e_stride, v_stride, u_stride;  // between elements
 
-  explicit Plan(const ConvShape& s)
+  explicit WeightCut(const ConvShape& s)
       : grid(s),
         panels(ceil_div(s.c, static_cast<int64_t>(gemm.nr))),
         e_row(std::min(std::lcm(lanes, static_cast<int64_t>(gemm.mr)), ceil_div(s.k, lanes) * lanes)),
         k(s.k),
         parts(grid.count, part_tiles()),
-        blocks(parts.size, std::max(parted() ? 1 : kMinBlock, (parted() ? kPartBytes : kBlockBytes) / tile_bytes())),
+        blocks(parts.size,
+               parted() ? kPartOperands / tile_bytes() : std::max(kMinBlock, kBlockOperands / tile_bytes())),
         rows(ceil_div(s.k, static_cast<int64_t>(gemm.mr)), panels_of_a_task()) {
     constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
     e_stride = blocks.size * padded_filters() + kLine;
     v_stride = blocks.size * panels * gemm.nr + kLine;
     u_stride = (one_block() ? rows.size * gemm.mr : panels * k) * gemm.nr + kLine;
-    const auto take = [&](std::size_t& part, int64_t stride) {
-      return std::exchange(part, part + array_bytes(grid.elements(), stride, sizeof(T)));
-    };
-    e = take(parted() ? thread : shared, e_stride);
-    v = take(parted() ? thread : shared, v_stride);
-    u = take(one_block() ? thread : shared, u_stride * parts.count);
-    stage = std::exchange(thread, thread + array_bytes(kStageRows * kStageColumns, lanes, sizeof(T)));
   }
-  int64_t padded_filters() const { return ceil_div(k, e_row) * e_row; }
   int64_t e_at(int64_t filter, int64_t tile) const {
     return (filter / e_row * blocks.size + tile) * e_row + filter % e_row;
   }
   Range filters(int64_t task) const { return {rows[task].begin * gemm.mr, std::min(k, rows[task].end * gemm.mr)}; }
+  // u[part][element][C panel][K][nr], from filter k on.
+  int64_t u_at(int64_t part, int64_t element, int64_t panel, int64_t filter) const {
+    return (part * grid.elements() + element) * u_stride + (panel * k + filter) * gemm.nr;
+  }
   bool parted() const { return parts.count > 1; }
   bool one_block() const { return !parted() && blocks.count == 1; }
 
  private:
+  int64_t padded_filters() const { return ceil_div(k, e_row) * e_row; }
   int64_t tile_bytes() const {  // of e and v
     return grid.elements() * (padded_filters() + panels * gemm.nr) * static_cast<int64_t>(sizeof(T));
   }
@@ -79,177 +68,232 @@ struct Plan {
   int64_t part_tiles() const {
     const int64_t sums = grid.elements() * panels * k * gemm.nr * static_cast<int64_t>(sizeof(T));
     const int64_t operands = grid.count * tile_bytes();
-    if (sums > kSmallSums || operands < 2 * kEnoughTasks * sums) return grid.count;
-    return ceil_div(grid.count, std::clamp(operands / (32 * sums), kEnoughTasks, kMaxParts));
+    if (sums > kPartSums || operands < kOutweighSums * kEnoughTasks * sums) return grid.count;
+    return ceil_div(grid.count, std::clamp(operands / (kOperandsOfPart * sums), kEnoughTasks, kMaxParts));
   }
   // One block has a task for each panel and some filters, several have one for each element.
   int64_t panels_of_a_task() const {
     const int64_t cuts = one_block() ? ceil_div(kEnoughTasks, panels) : 1;
-    return std::min(kRows / gemm.mr, ceil_div(ceil_div(k, static_cast<int64_t>(gemm.mr)), cuts));
+    return std::min(kTaskFilters / gemm.mr, ceil_div(ceil_div(k, static_cast<int64_t>(gemm.mr)), cuts));
   }
 };
 
+// The ladder.
 template <class T>
-class WeightGradient {
+Schedule choose(const WeightCut<T>& cut) {
+  if (cut.parted()) return Schedule::parts;
+  if (cut.one_block()) return Schedule::panels;
+  return Schedule::blocks;
+}
+
+// What the three have in common. e, v and u are a task's or all threads'.
+template <class T>
+class WeightJob : public Job {
  public:
-  WeightGradient(const Plan<T>& plan, const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x,
-                 const Tensor<T>& dw, int threads)
-      : plan_(plan),
-        s_(s),
-        dy_(dy),
-        x_(x),
-        dw_(dw),
-        threads_(threads),
-        memory_(plan.shared + static_cast<std::size_t>(threads) * plan.thread) {}
+  WeightJob(const Reduction<T>& call, const WeightCut<T>& cut)
+      : Job(variant_of(cut.grid, choose(cut))), call_(call), cut_(cut) {}
 
-  // Each task makes the u of a part.
-  void by_parts() {
-    parallel_for(plan_.parts.count, threads_, [&](int64_t part, int slot) {
-      T *e = own(slot, plan_.e), *v = own(slot, plan_.v);
-      const Range all = plan_.parts[part];
-      for (int64_t begin = all.begin; begin < all.end; begin += plan_.blocks.size) {
-        const Range tiles{begin, std::min(all.end, begin + plan_.blocks.size)};
-        transform_tiles(tiles, 0, e, v, own(slot, plan_.stage));
-        for (int64_t i = 0; i < elements_; ++i) {
-          for (int64_t panel = 0; panel < plan_.panels; ++panel)
-            multiply_rows(i, panel, {0, s_.k}, tiles.size(), begin == all.begin, e, v, sums(part, i, panel, 0));
-        }
-      }
-    });
-    parallel_for(s_.k, threads_, [&](int64_t k, int slot) {
-      for (int64_t panel = 0; panel < plan_.panels; ++panel) add_parts(panel, k);
-      write_filters(k, slot);
-    });
-  }
-
-  // There is one block. Each task makes dw of a panel of channels and some filters.
-  void by_panels() {
-    T *e = memory_.at<T>(plan_.e), *v = memory_.at<T>(plan_.v);
-    transform_block({0, plan_.grid.count}, e, v);
-    parallel_for(plan_.panels * plan_.rows.count, threads_, [&](int64_t task, int slot) {
-      T* u = own(slot, plan_.u);
-      const int64_t panel = task / plan_.rows.count;
-      const Range filters = plan_.filters(task % plan_.rows.count);
-      for (int64_t i = 0; i < elements_; ++i)
-        multiply_rows(i, panel, filters, plan_.grid.count, true, e, v, u + i * plan_.u_stride);
-      for (int64_t k = filters.begin; k < filters.end; ++k)
-        write_filter(k, panel, u + (k - filters.begin) * plan_.gemm.nr, own(slot, plan_.stage));
-    });
-  }
-
-  // Each task adds to an element of u, block after block.
-  void by_blocks() {
-    T *e = memory_.at<T>(plan_.e), *v = memory_.at<T>(plan_.v);
-    for (int64_t block = 0; block < plan_.blocks.count; ++block) {
-      const Range tiles = plan_.blocks[block];
-      transform_block(tiles, e, v);
-      parallel_for(elements_ * plan_.rows.count, threads_, [&](int64_t task, int) {
-        const int64_t i = task / plan_.rows.count;
-        const Range filters = plan_.filters(task % plan_.rows.count);
-        for (int64_t panel = 0; panel < plan_.panels; ++panel)
-          multiply_rows(i, panel, filters, tiles.size(), block == 0, e, v, sums(0, i, panel, filters.begin));
-      });
-    }
-    parallel_for(s_.k, threads_, [&](int64_t k, int slot) { write_filters(k, slot); });
-  }
-
- private:
-  T* own(int slot, std::size_t offset) const {
-    return memory_.at<T>(plan_.shared + static_cast<std::size_t>(slot) * plan_.thread + offset);
-  }
-  // u[part][element][C panel][K][nr], from filter k on.
-  T* sums(int64_t part, int64_t element, int64_t panel, int64_t k) const {
-    return memory_.at<T>(plan_.u) + (part * elements_ + element) * plan_.u_stride + (panel * s_.k + k) * plan_.gemm.nr;
+ protected:
+  // The last array; then the threads are fixed.
+  void fit(std::size_t workspace_limit) {
+    stage_ = scratch_.each<T>(kStageRows * kStageColumns, cut_.lanes);
+    scratch_.fit(workspace_limit, num_threads(), "winograd");
   }
 
   // e and v of some tiles, from the tile `first` of their block on.
   void transform_tiles(Range tiles, int64_t first, T* e, T* v, T* stage) const {
-    const int64_t nr = plan_.gemm.nr;
-    for_each_tile_run(plan_.grid, tiles, [&](const TileRun& run) {
+    const int64_t nr = cut_.gemm.nr;
+    for_each_tile_run(cut_.grid, tiles, [&](const TileRun& run) {
       const int64_t at = first + run.first;
-      transform_inputs(s_, plan_.grid, x_, run, stage, plan_.v_stride,
-                       [&](int64_t c, int64_t t) { return v + (c / nr * plan_.blocks.size + at + t) * nr + c % nr; });
-      transform_gradients(s_, plan_.grid, dy_, run, stage, plan_.e_stride,
-                          [&](int64_t k, int64_t t) { return e + plan_.e_at(k, at + t); });
+      transform_inputs(call_.shape, cut_.grid, call_.x, run, stage, cut_.v_stride,
+                       [&](int64_t c, int64_t t) { return v + (c / nr * cut_.blocks.size + at + t) * nr + c % nr; });
+      transform_gradients(call_.shape, cut_.grid, call_.dy, run, stage, cut_.e_stride,
+                          [&](int64_t k, int64_t t) { return e + cut_.e_at(k, at + t); });
     });
   }
 
-  void transform_block(Range tiles, T* e, T* v) const {
-    const Blocks some(tiles.size(), plan_.grid.staged());
-    parallel_for(some.count, threads_, [&](int64_t i, int slot) {
+  // The same by all threads.
+  void transform_block(Range tiles, T* e, T* v, const Arrays& at) const {
+    const Blocks some(tiles.size(), cut_.grid.staged());
+    parallel_for(some.count, scratch_.threads(), [&](int64_t i, int slot) noexcept {
       const Range range{tiles.begin + some[i].begin, tiles.begin + some[i].end};
-      transform_tiles(range, some[i].begin, e, v, own(slot, plan_.stage));
+      transform_tiles(range, some[i].begin, e, v, at(stage_, slot));
     });
   }
 
-  // u[element][k][nr] of one panel: += e^T v over the tiles of a block, or = for the first one.
+  // u[k][nr] of one element and panel: += e^T v over the tiles of a block, or = for the first one.
   void multiply_rows(int64_t element, int64_t panel, Range rows, int64_t tiles, bool first, const T* e, const T* v,
                      T* u) const {
-    const int mr = plan_.gemm.mr, nr = plan_.gemm.nr;
-    const T* b = v + element * plan_.v_stride + panel * plan_.blocks.size * nr;
+    const int mr = cut_.gemm.mr, nr = cut_.gemm.nr;
+    const T* b = v + element * cut_.v_stride + panel * cut_.blocks.size * nr;
     for (int64_t k = rows.begin; k < rows.end; k += mr, u += mr * nr) {
-      plan_.gemm.tile(tiles, e + element * plan_.e_stride + plan_.e_at(k, 0), plan_.e_row, b, nr, first ? nullptr : u,
-                      u, nr, static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {}, {b, 0});
+      cut_.gemm.tile(tiles, e + element * cut_.e_stride + cut_.e_at(k, 0), cut_.e_row, b, nr, first ? nullptr : u, u,
+                     nr, static_cast<int>(std::min<int64_t>(mr, rows.end - k)), {}, {b, 0});
     }
   }
 
-  // The u of the first part += those of the others, for a filter and the channels of one panel.
-  void add_parts(int64_t panel, int64_t k) const {
-    for (int64_t i = 0; i < elements_; ++i) {
-      T* sum = sums(0, i, panel, k);
-      for (int64_t part = 1; part < plan_.parts.count; ++part) {
-        const T* other = sums(part, i, panel, k);
-        for (int c = 0; c < plan_.gemm.nr; ++c) sum[c] += other[c];
-      }
-    }
-  }
-
-  // dw[k] = G^T u[k] G.
-  void write_filters(int64_t k, int slot) const {
-    for (int64_t panel = 0; panel < plan_.panels; ++panel)
-      write_filter(k, panel, sums(0, 0, panel, k), own(slot, plan_.stage));
-  }
-
-  // Of the channels of one panel, u[element][nr].
+  // dw[k] = G^T u[element][k][nr] G for the channels of one panel.
   void write_filter(int64_t k, int64_t panel, const T* u, T* stage) const {
-    const int64_t nr = plan_.gemm.nr, lanes = plan_.lanes, taps = plan_.grid.taps;
-    const bool joined = dw_.stride[4] == 1 && dw_.stride[3] == taps;
-    for (int64_t c = panel * nr; c < std::min(s_.c, (panel + 1) * nr); c += lanes, u += lanes) {
-      transforms<T>(plan_.grid).filter_gradient(stage, u, plan_.u_stride);
-      const auto channels = static_cast<int>(std::min(lanes, s_.c - c));
+    const Tensor<T>& dw = call_.dw;
+    const int64_t nr = cut_.gemm.nr, lanes = cut_.lanes, taps = cut_.grid.taps, c_count = call_.shape.c;
+    const bool joined = dw.stride[4] == 1 && dw.stride[3] == taps;
+    for (int64_t c = panel * nr; c < std::min(c_count, (panel + 1) * nr); c += lanes, u += lanes) {
+      transforms<T>(cut_.grid).filter_gradient(stage, u, cut_.u_stride);
+      const auto channels = static_cast<int>(std::min(lanes, c_count - c));
       if (joined) {
-        layout_kernels<T>().pixels_to_planes(dw_.at(k, c), dw_.stride[1], stage, lanes, channels, taps * taps);
+        layout_kernels<T>().pixels_to_planes(dw.at(k, c), dw.stride[1], stage, lanes, channels, taps * taps);
         continue;
       }
       for (int64_t tap = 0; tap < taps * taps; ++tap) {
-        T* cells = dw_.at(k, c) + tap / taps * dw_.stride[3] + tap % taps * dw_.stride[4];
-        for (int lane = 0; lane < channels; ++lane) cells[lane * dw_.stride[1]] = stage[tap * lanes + lane];
+        T* cells = dw.at(k, c) + tap / taps * dw.stride[3] + tap % taps * dw.stride[4];
+        for (int lane = 0; lane < channels; ++lane) cells[lane * dw.stride[1]] = stage[tap * lanes + lane];
       }
     }
   }
 
-  const Plan<T>& plan_;
-  const ConvShape& s_;
-  const Tensor<const T>&dy_, &x_;
-  const Tensor<T>& dw_;
-  int threads_;
-  Workspace memory_;
-  const int64_t elements_ = plan_.grid.elements();
+  Reduction<T> call_;
+  WeightCut<T> cut_;
+  ThreadArray<T> stage_;
+};
+
+// Each task makes the u of a part.
+template <class T>
+class PartsJob final : public WeightJob<T> {
+ public:
+  PartsJob(const Reduction<T>& call, const WeightCut<T>& cut, std::size_t workspace_limit) : WeightJob<T>(call, cut) {
+    const int64_t elements = cut.grid.elements();
+    e_ = scratch_.template each<T>(elements, cut.e_stride);
+    v_ = scratch_.template each<T>(elements, cut.v_stride);
+    u_ = scratch_.template shared<T>(elements, cut.u_stride * cut.parts.count);
+    this->fit(workspace_limit);
+  }
+
+  void run(std::byte* memory) const noexcept override {
+    const Arrays at(scratch_, memory);
+    T* u = at(u_);
+    parallel_for(cut_.parts.count, scratch_.threads(),
+                 [&](int64_t part, int slot) noexcept { multiply_part(part, u, at, slot); });
+    const int64_t elements = cut_.grid.elements();
+    parallel_for(call_.shape.k, scratch_.threads(), [&](int64_t k, int slot) noexcept {
+      for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+        for (int64_t i = 0; i < elements; ++i)
+          sum_parts(u + cut_.u_at(0, i, panel, k), cut_.parts.count, elements * cut_.u_stride, cut_.gemm.nr);
+        this->write_filter(k, panel, u + cut_.u_at(0, 0, panel, k), at(this->stage_, slot));
+      }
+    });
+  }
+
+ private:
+  using WeightJob<T>::scratch_, WeightJob<T>::call_, WeightJob<T>::cut_;
+
+  void multiply_part(int64_t part, T* u, const Arrays& at, int slot) const {
+    T *e = at(e_, slot), *v = at(v_, slot);
+    const Range all = cut_.parts[part];
+    for (int64_t begin = all.begin; begin < all.end; begin += cut_.blocks.size) {
+      const Range tiles{begin, std::min(all.end, begin + cut_.blocks.size)};
+      this->transform_tiles(tiles, 0, e, v, at(this->stage_, slot));
+      for (int64_t i = 0; i < cut_.grid.elements(); ++i) {
+        for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+          this->multiply_rows(i, panel, {0, call_.shape.k}, tiles.size(), begin == all.begin, e, v,
+                              u + cut_.u_at(part, i, panel, 0));
+        }
+      }
+    }
+  }
+
+  ThreadArray<T> e_, v_;
+  SharedArray<T> u_;
+};
+
+// There is one block. Each task makes dw of a panel of channels and some filters.
+template <class T>
+class PanelsJob final : public WeightJob<T> {
+ public:
+  PanelsJob(const Reduction<T>& call, const WeightCut<T>& cut, std::size_t workspace_limit) : WeightJob<T>(call, cut) {
+    const int64_t elements = cut.grid.elements();
+    e_ = scratch_.template shared<T>(elements, cut.e_stride);
+    v_ = scratch_.template shared<T>(elements, cut.v_stride);
+    u_ = scratch_.template each<T>(elements, cut.u_stride);
+    this->fit(workspace_limit);
+  }
+
+  void run(std::byte* memory) const noexcept override {
+    const Arrays at(scratch_, memory);
+    const T *e = at(e_), *v = at(v_);
+    this->transform_block({0, cut_.grid.count}, at(e_), at(v_), at);
+    parallel_for(cut_.panels * cut_.rows.count, scratch_.threads(), [&](int64_t task, int slot) noexcept {
+      T* u = at(u_, slot);
+      const int64_t panel = task / cut_.rows.count;
+      const Range filters = cut_.filters(task % cut_.rows.count);
+      for (int64_t i = 0; i < cut_.grid.elements(); ++i)
+        this->multiply_rows(i, panel, filters, cut_.grid.count, true, e, v, u + i * cut_.u_stride);
+      for (int64_t k = filters.begin; k < filters.end; ++k)
+        this->write_filter(k, panel, u + (k - filters.begin) * cut_.gemm.nr, at(this->stage_, slot));
+    });
+  }
+
+ private:
+  using WeightJob<T>::scratch_, WeightJob<T>::cut_;
+
+  SharedArray<T> e_, v_;
+  ThreadArray<T> u_;
+};
+
+// Each task adds to an element of u, block after block.
+template <class T>
+class BlocksJob final : public WeightJob<T> {
+ public:
+  BlocksJob(const Reduction<T>& call, const WeightCut<T>& cut, std::size_t workspace_limit) : WeightJob<T>(call, cut) {
+    const int64_t elements = cut.grid.elements();
+    e_ = scratch_.template shared<T>(elements, cut.e_stride);
+    v_ = scratch_.template shared<T>(elements, cut.v_stride);
+    u_ = scratch_.template shared<T>(elements, cut.u_stride);
+    this->fit(workspace_limit);
+  }
+
+  void run(std::byte* memory) const noexcept override {
+    const Arrays at(scratch_, memory);
+    T *e = at(e_), *v = at(v_), *u = at(u_);
+    for (int64_t block = 0; block < cut_.blocks.count; ++block) {
+      const Range tiles = cut_.blocks[block];
+      this->transform_block(tiles, e, v, at);
+      parallel_for(cut_.grid.elements() * cut_.rows.count, scratch_.threads(), [&](int64_t task, int) noexcept {
+        const int64_t i = task / cut_.rows.count;
+        const Range filters = cut_.filters(task % cut_.rows.count);
+        for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+          this->multiply_rows(i, panel, filters, tiles.size(), block == 0, e, v,
+                              u + cut_.u_at(0, i, panel, filters.begin));
+        }
+      });
+    }
+    parallel_for(call_.shape.k, scratch_.threads(), [&](int64_t k, int slot) noexcept {
+      for (int64_t panel = 0; panel < cut_.panels; ++panel)
+        this->write_filter(k, panel, u + cut_.u_at(0, 0, panel, k), at(this->stage_, slot));
+    });
+  }
+
+ private:
+  using WeightJob<T>::scratch_, WeightJob<T>::call_, WeightJob<T>::cut_;
+
+  SharedArray<T> e_, v_, u_;
 };
 
 }  // namespace
 
 template <class T>
-void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit) {
-  const Plan<T> plan(s);
-  const int threads = threads_within(workspace_limit, plan.shared, plan.thread, num_threads(), "winograd");
-  WeightGradient<T> pass(plan, s, dy, x, dw, threads);
-  if (plan.parted()) return pass.by_parts();
-  if (plan.one_block()) return pass.by_panels();
-  pass.by_blocks();
+std::unique_ptr<const Job> weight_job(const Reduction<T>& call, std::size_t workspace_limit) {
+  const WeightCut<T> cut(call.shape);
+  switch (choose(cut)) {
+    case Schedule::parts:
+      return std::make_unique<PartsJob<T>>(call, cut, workspace_limit);
+    case Schedule::panels:
+      return std::make_unique<PanelsJob<T>>(call, cut, workspace_limit);
+    default:
+      return std::make_unique<BlocksJob<T>>(call, cut, workspace_limit);
+  }
 }
 
-template void wgrad(const ConvShape&, Tensor<const float>, Tensor<const float>, Tensor<float>, std::size_t);
-template void wgrad(const ConvShape&, Tensor<const double>, Tensor<const double>, Tensor<double>, std::size_t);
+template std::unique_ptr<const Job> weight_job(const Reduction<float>&, std::size_t);
+template std::unique_ptr<const Job> weight_job(const Reduction<double>&, std::size_t);
 
 }  // namespace fastconv::cpu::winograd

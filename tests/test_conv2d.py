@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastconv
-from cases import CONV_CASES, ConvCase, random_conv_cases
+from cases import CONV_CASES, ConvCase, network_layers, random_conv_cases
 from checks import (
     ALGORITHMS,
     DTYPES,
@@ -131,3 +131,14 @@ def test_operands_are_left_as_they_were(layout: Layout, rng: np.random.Generator
     fastconv.conv2d_grad(y, x, w, padding=1, layout=layout)
     for array, copy in zip((x, w, bias, y), (*before, dy), strict=True):
         assert_same_bits(array, copy)
+
+
+@pytest.mark.parametrize("case", network_layers(10_000_000), ids=str)
+@pass_
+@layout_
+def test_layers_of_networks(case: ConvCase, which: Pass, layout: Layout) -> None:
+    """The shapes that speed is judged on; Winograd, where "auto" takes it, rounds."""
+    problem = integer_problem(case)
+    want = problem.exact(which, layout)
+    got = problem.run(which, "float32", layout)
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()

@@ -1,7 +1,6 @@
 """conv_transpose1d/2d/3d and their gradients: geometry against the oracle, then each rule by its
 name."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 import fastconv
 import reference
+from cases import TRANSPOSED_CASES, TransposedCase
 from checks import (
     ALGORITHMS,
     DTYPES,
@@ -26,92 +26,27 @@ from checks import (
 PASSES = ("forward", "input", "weight")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One transposed convolution: x is (N, C, *in), w is (C, K/groups, *filter)."""
-
-    name: str
-    x: tuple[int, ...]
-    w: tuple[int, ...]
-    stride: Any = 1
-    padding: Any = 0
-    output_padding: Any = 0
-    dilation: Any = 1
-    groups: int = 1
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """The keywords that every pass takes."""
-        names = ("stride", "padding", "output_padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def axes(self) -> list[reference.Axis]:
-        """The spatial axes as the oracle resolves them."""
-        geometry = self.stride, self.padding, self.output_padding, self.dilation
-        return reference.transposed_axes(self.x[2:], self.w[2:], *geometry)
-
-    @property
-    def y(self) -> tuple[int, ...]:
-        """The result's shape."""
-        return self.x[0], self.w[1] * self.groups, *(a.size for a in self.axes)
-
-    def integers(self) -> tuple[Any, Any, Any, Any]:
-        """x, w, bias and dy of small integers: every sum is exact."""
-        rng = np.random.default_rng(31)
-        shapes = (self.x, self.w, self.y[1:2], self.y)
-        x, w, bias, dy = (rng.integers(-4, 5, shape).astype(float) for shape in shapes)
-        return x, w, bias, dy
-
-
-CASES = (
-    Case("plain", (2, 3, 5, 7), (3, 4, 3, 2)),
-    Case("one_image", (1, 19, 9, 13), (19, 17, 2, 3)),
-    Case("doubling", (2, 17, 6, 9), (17, 18, 4, 4), 2, 1),
-    Case("doubling_3x3", (2, 16, 8, 9), (16, 18, 3, 3), 2, 1, 1),
-    Case("strides", (2, 5, 4, 6), (5, 7, 3, 4), (2, 3)),
-    Case("stride_beyond_filter", (2, 3, 4, 5), (3, 5, 2, 3), (4, 5)),
-    Case("stride_beyond_filter_padded", (2, 3, 4, 5), (3, 5, 2, 1), (4, 5), 0, (3, 4)),
-    Case("four_pads", (2, 3, 6, 7), (3, 4, 4, 3), (2, 1), ((1, 2), (0, 3))),
-    Case("output_padding", (2, 3, 4, 5), (3, 4, 3, 2), (3, 2), 1, (2, 1)),
-    Case("output_padding_by_dilation", (2, 3, 4, 5), (3, 4, 3, 2), (1, 2), 1, (2, 3), (3, 4)),
-    Case("dilations", (2, 3, 5, 4), (3, 4, 3, 2), (1, 2), 0, 0, (2, 5)),
-    Case("same", (2, 3, 5, 7), (3, 4, 4, 3), (2, 3), "same"),
-    Case("same_stride_beyond_filter", (2, 3, 5, 7), (3, 4, 2, 3), (4, 5), "same"),
-    Case("same_lower", (2, 3, 5, 7), (3, 4, 4, 5), (3, 2), "same_lower"),
-    Case("groups", (2, 6, 5, 8), (6, 3, 2, 3), (2, 1), 1, (1, 0), 1, 3),
-    Case("depthwise", (2, 6, 9, 7), (6, 1, 3, 2), (1, 2), ((1, 0), (0, 1)), groups=6),
-    Case("depthwise_3x3", (2, 19, 12, 10), (19, 1, 3, 3), 2, 1, 1, groups=19),
-    Case("depthwise_doubled", (2, 5, 6, 8), (5, 2, 3, 4), (1, 2), groups=5),
-    Case("one_by_one", (2, 5, 4, 7), (5, 3, 1, 1)),
-    Case("one_by_one_halved", (2, 70, 4, 7), (70, 5, 1, 1), 2, 0, 1),
-    Case("one_by_one_strided", (2, 5, 4, 7), (5, 3, 1, 1), (2, 3), 0, 1),
-    Case("few_filters", (2, 33, 6, 9), (33, 2, 3, 5), 2, (1, 2), 1),
-    Case("no_images", (0, 3, 5, 7), (3, 4, 3, 2)),
-    Case("no_channels", (2, 0, 5, 7), (0, 4, 3, 2), 2),
-    Case("no_filters", (2, 3, 5, 7), (3, 0, 3, 2)),
-    Case("line", (2, 3, 19), (3, 4, 5), 2, ((2, 1),)),
-    Case("line_same", (2, 17, 21), (17, 18, 4), 2, "same"),
-    Case("line_dilated", (2, 4, 9), (4, 3, 3), (3,), (2,), (2,), (2,)),
-    Case("line_depthwise", (2, 7, 20), (7, 1, 5), 3, 1, 2, groups=7),
-    Case("volume", (2, 3, 3, 4, 5), (3, 4, 2, 3, 4), (2, 1, 3)),
-    Case("volume_padded", (1, 17, 4, 3, 5), (17, 18, 3, 2, 3), 2, ((1, 0), (0, 1), (1, 1)), 1),
-    Case("volume_all", (2, 4, 3, 5, 4), (4, 3, 2, 3, 2), (2, 3, 1), 1, (1, 2, 0), (2, 1, 3), 2),
-)
-
-WINOGRAD = Case("winograd", (3, 17, 12, 15), (17, 19, 3, 3), 1, ((1, 0), (2, 1)))
+CASES = TRANSPOSED_CASES
+WINOGRAD = TransposedCase("winograd", (3, 17, 12, 15), (17, 19, 3, 3), 1, ((1, 0), (2, 1)))
 
 case_ = pytest.mark.parametrize("case", CASES, ids=str)
 pass_ = pytest.mark.parametrize("which", PASSES)
 layout_ = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def run(case: Case, which: str, layout: Layout, dtype: str, **keywords: Any) -> tuple[Any, Any]:
+def integers(case: TransposedCase) -> tuple[Any, Any, Any, Any]:
+    """x, w, bias and dy of small integers: every sum is exact."""
+    rng = np.random.default_rng(31)
+    shapes = (case.x, case.w, case.y[1:2], case.y)
+    x, w, bias, dy = (rng.integers(-4, 5, shape).astype(float) for shape in shapes)
+    return x, w, bias, dy
+
+
+def run(
+    case: TransposedCase, which: str, layout: Layout, dtype: str, **keywords: Any
+) -> tuple[Any, Any]:
     """The package's result of one pass, in `layout`, and the oracle's."""
-    exact = case.integers()
+    exact = integers(case)
     x, w, bias, dy = (a.astype(dtype) for a in exact)
     axes = x.ndim - 2
     x, dy = to(layout, x), to(layout, dy)
@@ -133,7 +68,7 @@ def run(case: Case, which: str, layout: Layout, dtype: str, **keywords: Any) -> 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.usefixtures("threads")
 def test_small_integers_are_exact_and_only_the_output_is_written(
-    case: Case, which: str, layout: Layout, algorithm: str, dtype: str
+    case: TransposedCase, which: str, layout: Layout, algorithm: str, dtype: str
 ) -> None:
     spatial = to(layout, np.empty(case.y if which == "forward" else case.x)).shape
     out = Guarded(case.w if which == "weight" else spatial, dtype)
@@ -145,7 +80,7 @@ def test_small_integers_are_exact_and_only_the_output_is_written(
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.w[1] == 1 and c.groups == c.x[1]], ids=str)
 @layout_
-def test_direct_kernels(case: Case, layout: Layout) -> None:
+def test_direct_kernels(case: TransposedCase, layout: Layout) -> None:
     got, want = run(case, "forward", layout, "float32", algorithm="direct", activation="relu")
     np.testing.assert_array_equal(got, np.maximum(want, 0))
 
@@ -154,7 +89,7 @@ def test_direct_kernels(case: Case, layout: Layout) -> None:
 @layout_
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_bias_and_relu_are_applied_once_everywhere(
-    case: Case, layout: Layout, algorithm: str
+    case: TransposedCase, layout: Layout, algorithm: str
 ) -> None:
     """Also to the cells that no tap reaches."""
     got, want = run(case, "forward", layout, "float32", activation="relu", algorithm=algorithm)
@@ -171,8 +106,8 @@ def test_winograd_has_bias_and_relu_within_its_bound(layout: Layout, which: str)
 
 @case_
 @layout_
-def test_all_gradients_at_once(case: Case, layout: Layout) -> None:
-    x, w, _, dy = case.integers()
+def test_all_gradients_at_once(case: TransposedCase, layout: Layout) -> None:
+    x, w, _, dy = integers(case)
     axes = x.ndim - 2
     want = (*reference.conv_transpose_grad(dy, x, w, case.axes, case.groups), None)
     keywords = {**case.geometry, "layout": at_rank(layout, axes)}

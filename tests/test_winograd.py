@@ -10,40 +10,15 @@ import numpy as np
 import pytest
 
 import fastconv
-from cases import ConvCase
+from cases import WINOGRAD_CASES, ConvCase
 from checks import LAYOUTS, Guarded, Layout, Pass, assert_same_bits, random_problem, run_python, to
 from fastconv import _core
 
 # max|ours - exact| / max|exact|: the transforms magnify rounding some tens of times.
 BOUND = {"float32": 1e-5, "float64": 2e-14}
 
-CASES = [
-    ConvCase("one_tile", (1, 1, 4, 4), (1, 1, 3, 3)),
-    ConvCase("one_output", (2, 3, 3, 3), (5, 3, 3, 3)),
-    ConvCase("off_every_vector", (2, 17, 9, 14), (33, 17, 3, 3), padding=((0, 1), (2, 0))),
-    ConvCase("same", (3, 16, 7, 11), (20, 16, 3, 3), padding="same"),
-    ConvCase("long_row", (1, 5, 6, 71), (7, 5, 3, 3), padding=1),
-    ConvCase("tall", (2, 4, 53, 3), (3, 4, 3, 3), padding=((1, 0), (1, 1))),
-    ConvCase("more_padding_than_filter", (1, 3, 5, 6), (4, 3, 3, 3), padding=((3, 2), (0, 4))),
-    ConvCase("blocks_of_tiles", (3, 3, 61, 47), (18, 3, 3, 3), padding=1),
-    ConvCase("parts_of_tiles", (8, 5, 50, 49), (7, 5, 3, 3), padding=1),
-    ConvCase("many_tasks", (5, 40, 26, 19), (70, 40, 3, 3), padding=1),
-    ConvCase("more_tiles_of_inputs", (9, 18, 9, 13), (35, 18, 3, 3), padding=((1, 0), (0, 0))),
-    ConvCase("two_by_two", (40, 18, 2, 2), (35, 18, 3, 3), padding=1),
-    ConvCase("two_by_two_large_filters", (3, 70, 2, 2), (130, 70, 3, 3), padding=1),
-    ConvCase("two_by_two_without_padding", (33, 18, 4, 4), (35, 18, 3, 3)),
-    ConvCase("two_rows", (2, 5, 2, 71), (7, 5, 3, 3), padding=((1, 1), (2, 0))),
-    ConvCase("one_column", (3, 20, 37, 3), (18, 20, 3, 3), padding=((0, 1), (0, 0))),
-    ConvCase("five_one_tile", (1, 1, 6, 6), (1, 1, 5, 5)),
-    ConvCase("five_one_output", (2, 3, 5, 5), (5, 3, 5, 5)),
-    ConvCase("five_off_every_vector", (2, 17, 9, 14), (33, 17, 5, 5), padding=((0, 1), (2, 0))),
-    ConvCase("five_long_row", (1, 5, 8, 71), (7, 5, 5, 5), padding=2),
-    ConvCase("five_more_padding", (1, 3, 5, 6), (4, 3, 5, 5), padding=((5, 2), (0, 6))),
-    ConvCase("five_many_tasks", (5, 40, 26, 19), (70, 40, 5, 5), padding=2),
-    ConvCase("five_more_inputs", (10, 18, 12, 9), (20, 18, 5, 5), padding=((0, 1), (1, 0))),
-]
 PASSES: tuple[Pass, ...] = ("forward", "input", "weight")
-case_ = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+case_ = pytest.mark.parametrize("case", WINOGRAD_CASES, ids=str)
 which_ = pytest.mark.parametrize("which", PASSES)
 
 
@@ -169,9 +144,10 @@ def test_the_environment_keeps_it_out_of_auto() -> None:
 PROGRAM = """
 import numpy as np
 from checks import LAYOUTS, random_problem
-from test_winograd import BOUND, CASES, PASSES
+from cases import WINOGRAD_CASES
+from test_winograd import BOUND, PASSES
 
-for case in CASES:
+for case in WINOGRAD_CASES:
     for which in PASSES:
         for dtype, bound in BOUND.items():
             for layout in LAYOUTS:

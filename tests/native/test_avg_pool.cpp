@@ -5,6 +5,7 @@
 
 #include "arrays.hpp"
 #include "backend.hpp"
+#include "cases.hpp"
 #include "check.hpp"
 
 namespace fastconv::FASTCONV_BACKEND {
@@ -20,29 +21,7 @@ constexpr Divisor kDivisors[] = {
     {.fixed = 0, .count_padding = true}, {.fixed = 0, .count_padding = false}, {.fixed = 4, .count_padding = true}};
 
 std::vector<PoolShape> shapes() {
-  PoolShape halving{.n = 2, .c = 5, .axis = {}};
-  halving.axis[1] = {.in = 7, .filter = 2, .stride = 2};
-  halving.axis[2] = {.in = 71, .filter = 2, .stride = 2};
-  PoolShape overlapping{.n = 3, .c = 2, .axis = {}};
-  overlapping.axis[1] = {.in = 8, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 0};
-  overlapping.axis[2] = {.in = 40, .filter = 4, .stride = 1, .pad_begin = 2, .pad_end = 1};
-  PoolShape odd{.n = 1, .c = 17, .axis = {}};
-  odd.axis[1] = {.in = 5, .filter = 5, .stride = 1, .pad_begin = 3, .pad_end = 4};
-  odd.axis[2] = {.in = 9, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 5};
-  PoolShape three_axes{.n = 1, .c = 3, .axis = {}};
-  three_axes.axis[0] = {.in = 5, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 1};
-  three_axes.axis[1] = {.in = 6, .filter = 3, .stride = 4, .pad_begin = 0, .pad_end = 1};
-  three_axes.axis[2] = {.in = 9, .filter = 2, .stride = 3, .pad_begin = 1, .pad_end = 0};
-  PoolShape rows_of_padding{.n = 1, .c = 2, .axis = {}};
-  rows_of_padding.axis[1] = {.in = 1, .filter = 1, .stride = 1, .pad_begin = 1, .pad_end = 2};
-  rows_of_padding.axis[2] = {.in = 40, .filter = 3, .stride = 3};
-  PoolShape many{.n = 1, .c = 300, .axis = {}};  // more than one block of channels; worth several threads
-  many.axis[1] = {.in = 3, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 0};
-  many.axis[2] = {.in = 130, .filter = 3, .stride = 2, .pad_begin = 0, .pad_end = 1};
-  std::vector<PoolShape> all{halving, overlapping, odd, three_axes, rows_of_padding, many};
-  for (PoolShape& s : all) {
-    for (Axis& a : s.axis) a.out = output_extent(a);
-  }
+  std::vector<PoolShape> all = test::pool_cases("avg-pool kernels");
   PoolShape adaptive{.n = 2, .c = 3, .axis = {}};
   adaptive.axis[0] = {.in = 3, .out = 2, .even = true};
   adaptive.axis[1] = {.in = 4, .out = 7, .even = true};

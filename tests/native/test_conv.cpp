@@ -6,6 +6,7 @@
 
 #include "arrays.hpp"
 #include "backend.hpp"
+#include "cases.hpp"
 #include "check.hpp"
 
 namespace fastconv::FASTCONV_BACKEND {
@@ -21,7 +22,7 @@ constexpr Algorithm kAlgorithms[] = {Algorithm::im2col, Algorithm::implicit, Alg
 
 // Operands of small integers and what the passes make of them, exactly.
 struct Problem {
-  const char* name;
+  std::string name;
   ConvShape shape;
   GuardedTensor<double> x, w, dy, y, dx, dw;
 };
@@ -44,15 +45,14 @@ void for_each_product(const ConvShape& s, const GuardedTensor<double>& y, const 
   });
 }
 
-Problem make_problem(const char* name, ConvShape s, const std::array<Axis, 3>& axes) {
-  s.axis = axes;
-  for (Axis& a : s.axis) a.out = output_extent(a);
+Problem make_problem(const test::ConvCase& given) {
+  const ConvShape& s = given.shape;
   const auto& [depth, height, width] = s.axis;
   const test::Shape x{s.n, s.c, depth.in, height.in, width.in};
   const test::Shape w{s.k, s.c / s.groups, depth.filter, height.filter, width.filter};
   const test::Shape y{s.n, s.k, depth.out, height.out, width.out};
   const auto tensor = [](const test::Shape& shape) { return GuardedTensor<double>(shape, test::kNCHW, 0.0); };
-  Problem p{name, s, tensor(x), tensor(w), tensor(y), tensor(y), tensor(x), tensor(w)};
+  Problem p{given.name, s, tensor(x), tensor(w), tensor(y), tensor(y), tensor(x), tensor(w)};
   Integers integers(1);
   for (auto* operand : {&p.x, &p.w, &p.dy}) operand->fill([&] { return integers.next<double>(-3, 3); });
   for_each_product(s, p.y, p.w,
@@ -69,66 +69,10 @@ Problem make_problem(const char* name, ConvShape s, const std::array<Axis, 3>& a
 }
 
 std::vector<Problem> make_problems() {
-  const Axis one{};
   std::vector<Problem> all;
-  const auto add = [&](const char* name, const ConvShape& s, const std::array<Axis, 3>& axes) {
-    all.push_back(make_problem(name, s, axes));
-  };
-  add("plain", {.n = 2, .c = 3, .k = 17, .groups = 1, .axis = {}},
-      {one, {.in = 7, .filter = 3}, {.in = 37, .filter = 5, .pad_begin = 2, .pad_end = 1}});
-  add("stride, dilation and pads", {.n = 2, .c = 5, .k = 7, .groups = 1, .axis = {}},
-      {one,
-       {.in = 11, .filter = 3, .stride = 2, .pad_begin = 3, .pad_end = 1, .dilation = 2},
-       {.in = 14, .filter = 2, .stride = 3, .pad_begin = 1, .pad_end = 4, .dilation = 3}});
-  add("stride beyond the filter", {.n = 1, .c = 4, .k = 5, .groups = 1, .axis = {}},
-      {one, {.in = 13, .filter = 2, .stride = 4, .pad_begin = 1}, {.in = 9, .filter = 1, .stride = 2}});
-  add("groups", {.n = 3, .c = 6, .k = 10, .groups = 2, .axis = {}},
-      {one, {.in = 6, .filter = 2, .pad_begin = 1}, {.in = 19, .filter = 4, .stride = 2, .pad_end = 3}});
-  add("three axes", {.n = 1, .c = 3, .k = 4, .groups = 1, .axis = {}},
-      {Axis{.in = 5, .filter = 2, .stride = 2, .pad_begin = 1},
-       {.in = 6, .filter = 3, .pad_begin = 1, .pad_end = 2},
-       {.in = 7, .filter = 2, .stride = 1, .dilation = 2}});
-  add("one by one", {.n = 2, .c = 33, .k = 19, .groups = 1, .axis = {}}, {one, {.in = 5}, {.in = 13}});
-  add("one by one, many pixels", {.n = 3, .c = 7, .k = 29, .groups = 1, .axis = {}}, {one, {.in = 14}, {.in = 15}});
-  add("many terms", {.n = 1, .c = 41, .k = 15, .groups = 1, .axis = {}},
-      {one, {.in = 4, .filter = 3, .pad_begin = 1}, {.in = 6, .filter = 5, .pad_begin = 2, .pad_end = 2}});
-  add("many pixels", {.n = 3, .c = 2, .k = 5, .groups = 1, .axis = {}},
-      {one, {.in = 19, .filter = 2}, {.in = 35, .filter = 3, .pad_begin = 1}});
-  add("depthwise", {.n = 2, .c = 21, .k = 21, .groups = 21, .axis = {}},
-      {one,
-       {.in = 8, .filter = 3, .pad_begin = 1},
-       {.in = 35, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 2}});
-  add("two filters a channel", {.n = 2, .c = 3, .k = 6, .groups = 3, .axis = {}},
-      {one, {.in = 9, .filter = 2, .stride = 3, .dilation = 2}, {.in = 18, .filter = 4, .pad_begin = 3, .pad_end = 1}});
-  add("three by three", {.n = 2, .c = 19, .k = 35, .groups = 1, .axis = {}},
-      {one, {.in = 6, .filter = 3, .pad_begin = 1}, {.in = 17, .filter = 3, .pad_begin = 2, .pad_end = 1}});
-  add("one tile of three by three", {.n = 1, .c = 5, .k = 3, .groups = 1, .axis = {}},
-      {one, {.in = 3, .filter = 3}, {.in = 5, .filter = 3, .pad_end = 1}});
-  add("five by five", {.n = 2, .c = 19, .k = 35, .groups = 1, .axis = {}},
-      {one, {.in = 6, .filter = 5, .pad_begin = 2}, {.in = 12, .filter = 5, .pad_begin = 1, .pad_end = 2}});
-  add("few pixels for the filters", {.n = 2, .c = 29, .k = 64, .groups = 1, .axis = {}},
-      {one, {.in = 5, .filter = 3, .stride = 2, .pad_begin = 1}, {.in = 11, .filter = 3, .stride = 2, .pad_end = 1}});
-  if (test::kLargeProblems) {
-    add("depthwise, three by three, wide", {.n = 1, .c = 18, .k = 18, .groups = 18, .axis = {}},
-        {one, {.in = 8, .filter = 3, .pad_begin = 1}, {.in = 70, .filter = 3, .pad_begin = 1, .pad_end = 1}});
-    add("depthwise, three by three, stride two", {.n = 1, .c = 5, .k = 5, .groups = 5, .axis = {}},
-        {one,
-         {.in = 13, .filter = 3, .stride = 2, .pad_begin = 1},
-         {.in = 77, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 1}});
-    add("depthwise, three by three, narrow", {.n = 2, .c = 17, .k = 17, .groups = 17, .axis = {}},
-        {one,
-         {.in = 12, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 1},
-         {.in = 13, .filter = 3, .stride = 2, .pad_end = 2}});
-    add("depthwise, three by three, two planes a vector", {.n = 3, .c = 17, .k = 17, .groups = 17, .axis = {}},
-        {one, {.in = 5, .filter = 3, .pad_begin = 1}, {.in = 7, .filter = 3, .pad_begin = 1, .pad_end = 1}});
-    add("one by one, tiles of few pixels", {.n = 2, .c = 70, .k = 37, .groups = 1, .axis = {}},
-        {one, {.in = 5, .stride = 2}, {.in = 9, .stride = 2}});
-    add("fewer tiles of outputs than of inputs", {.n = 8, .c = 19, .k = 35, .groups = 1, .axis = {}},
-        {one, {.in = 9, .filter = 3, .pad_begin = 1}, {.in = 13, .filter = 3}});
-    add("many tiles of few channels", {.n = 5, .c = 5, .k = 7, .groups = 1, .axis = {}},
-        {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 26, .filter = 3, .pad_begin = 1, .pad_end = 1}});
-    add("several tasks and tiles everywhere", {.n = 2, .c = 40, .k = 52, .groups = 1, .axis = {}},
-        {one, {.in = 13, .filter = 3, .pad_begin = 1}, {.in = 21, .filter = 3, .pad_begin = 1, .pad_end = 2}});
+  for (const char* section : {"kernels", "larger kernels"}) {
+    if (!test::kLargeProblems && section != std::string("kernels")) continue;
+    for (const test::ConvCase& given : test::conv_cases(section)) all.push_back(make_problem(given));
   }
   return all;
 }
@@ -233,8 +177,7 @@ TEST(filter_gradient) {
 
 TEST(a_filter_gradient_over_more_pixels_than_a_block_of_k_and_few_for_the_filters) {
   if (!test::kLargeProblems) return test::skip("too large for this backend");
-  const Problem p = make_problem("few pixels", {.n = 1, .c = 2, .k = 2060, .groups = 1, .axis = {}},
-                                 {Axis{}, {.in = 28, .filter = 2}, {.in = 20, .filter = 2}});
+  const Problem p = make_problem(test::conv_cases("many filters").at(0));
   const auto dy = p.dy.to<float>(test::kNCHW), x = p.x.to<float>(test::kNCHW);
   GuardedTensor<float> dw(p.dw.shape(), test::kNCHW);
   conv_wgrad(p.shape, dy.readable(), x.readable(), dw.tensor(), {.algorithm = Algorithm::implicit});

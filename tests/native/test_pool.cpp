@@ -5,6 +5,7 @@
 
 #include "arrays.hpp"
 #include "backend.hpp"
+#include "cases.hpp"
 #include "check.hpp"
 
 namespace fastconv::FASTCONV_BACKEND {
@@ -19,32 +20,7 @@ using test::with_threads;
 template <class T>
 constexpr T kInfinity = std::numeric_limits<T>::infinity();
 
-std::vector<PoolShape> shapes() {
-  PoolShape plain{.n = 2, .c = 5, .axis = {}};
-  plain.axis[1] = {.in = 7, .filter = 2, .stride = 2};
-  plain.axis[2] = {.in = 11, .filter = 3, .stride = 3};
-  PoolShape overlapping{.n = 3, .c = 2, .axis = {}};
-  overlapping.axis[1] = {.in = 8, .filter = 3, .stride = 2, .pad_begin = 1, .pad_end = 0};
-  overlapping.axis[2] = {.in = 6, .filter = 4, .stride = 1, .pad_begin = 2, .pad_end = 1};
-  PoolShape three_axes{.n = 1, .c = 3, .axis = {}};
-  three_axes.axis[0] = {.in = 5, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 1};
-  three_axes.axis[1] = {.in = 6, .filter = 3, .stride = 2, .pad_begin = 0, .pad_end = 1};
-  three_axes.axis[2] = {.in = 9, .filter = 2, .stride = 3, .pad_begin = 1, .pad_end = 0, .dilation = 2};
-  PoolShape holes{.n = 1, .c = 2, .axis = {}};  // dilated windows that see no cell at all
-  holes.axis[1] = {.in = 1, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 1, .dilation = 2};
-  holes.axis[2] = {.in = 2, .filter = 2, .stride = 1, .pad_begin = 2, .pad_end = 2, .dilation = 4};
-  PoolShape wide{.n = 1, .c = 300, .axis = {}};  // more lanes than one block has, both ways; worth several threads
-  wide.axis[1] = {.in = 2, .filter = 2, .stride = 1, .pad_begin = 1, .pad_end = 0};
-  wide.axis[2] = {.in = 523, .filter = 2, .stride = 2, .pad_begin = 0, .pad_end = 1};
-  PoolShape short_rows{.n = 2, .c = 3, .axis = {}};  // two of them fit a vector, and one is left
-  short_rows.axis[1] = {.in = 11, .filter = 3, .stride = 2};
-  short_rows.axis[2] = {.in = 9, .filter = 2, .stride = 2};
-  std::vector<PoolShape> all{plain, overlapping, three_axes, holes, wide, short_rows};
-  for (PoolShape& s : all) {
-    for (Axis& a : s.axis) a.out = output_extent(a);
-  }
-  return all;
-}
+std::vector<PoolShape> shapes() { return test::pool_cases("max-pool kernels"); }
 
 Shape input_shape(const PoolShape& s) { return {s.n, s.c, s.axis[0].in, s.axis[1].in, s.axis[2].in}; }
 Shape output_shape(const PoolShape& s) { return {s.n, s.c, s.axis[0].out, s.axis[1].out, s.axis[2].out}; }

@@ -263,3 +263,25 @@ def test_a_word_in_the_environment_that_is_unknown_is_named(variable: str) -> No
     message = done.stderr.strip().splitlines()[-1]
     assert variable in message
     assert "z80" in message
+
+
+@pytest.mark.parametrize("word", ["off", "false", "no", "2", " 0"])
+@pytest.mark.parametrize("algorithm", ["", "implicit"])
+def test_a_switch_in_the_environment_is_zero_or_one(word: str, algorithm: str) -> None:
+    done = try_python("import fastconv", FASTCONV_WINOGRAD=word, FASTCONV_ALGORITHM=algorithm)
+    assert done.returncode != 0
+    message = done.stderr.strip().splitlines()[-1]
+    assert f'FASTCONV_WINOGRAD must be 0 or 1, got "{word}"' in message
+
+
+@pytest.mark.parametrize(("word", "allowed"), [("0", False), ("1", True), ("", True)])
+def test_the_switch_of_winograd(word: str, allowed: bool) -> None:
+    printed = run_python(
+        """
+        import fastconv
+        shapes = (8, 64, 30, 29), (64, 64, 3, 3)
+        print(fastconv.explain("conv2d", *shapes).algorithm)
+        """,
+        FASTCONV_WINOGRAD=word,
+    )
+    assert (printed.strip() == "winograd") == allowed

@@ -4,6 +4,7 @@
 #include "batch_norm.hpp"
 #include "conv.hpp"
 #include "cpu/im2col/blas.hpp"
+#include "cpu/runtime/environment.hpp"
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/peak.hpp"
 #include "cpu/runtime/thread_pool.hpp"
@@ -17,7 +18,8 @@ namespace fastconv::bindings {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
-  cpu::kernels();  // a bad FASTCONV_ISA or FASTCONV_ALGORITHM is an error at import
+  cpu::kernels();  // a variable of the environment that makes no sense is an error at import
+  cpu::winograd_allowed();
   cpu::plan_conv(Pass::forward, {}, true, Algorithm::automatic);
   register_geometry(m);
 

@@ -1,6 +1,5 @@
 // Which algorithm serves a convolution, and the calls that hand it over.
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -9,6 +8,7 @@
 #include "cpu/direct/direct.hpp"
 #include "cpu/im2col/im2col.hpp"
 #include "cpu/implicit/implicit.hpp"
+#include "cpu/runtime/environment.hpp"
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
@@ -48,8 +48,8 @@ void finish_all(const ConvShape& s, const Vector<const T>& bias, bool relu, cons
 // What "auto" is to prefer where it can: the environment's wish.
 Algorithm preferred_algorithm() {
   static const Algorithm preferred = [] {
-    const char* name = std::getenv("FASTCONV_ALGORITHM");
-    if (name == nullptr || *name == '\0') return Algorithm::automatic;
+    const std::string name = environment("FASTCONV_ALGORITHM");
+    if (name.empty()) return Algorithm::automatic;
     try {
       return parse_algorithm(name);
     } catch (const std::invalid_argument& error) {
@@ -130,14 +130,6 @@ void compute(const ConvCall<T>& call, const ConvOptions& options) {
     const Workspace memory(jobs.bytes());
     for (const auto& job : jobs) job->run(memory.at<std::byte>(0));
   });
-}
-
-bool winograd_allowed() {
-  static const bool allowed = [] {
-    const char* value = std::getenv("FASTCONV_WINOGRAD");
-    return value == nullptr || std::string(value) != "0";
-  }();
-  return allowed;
 }
 
 // Of either kind: fewer leave vectors of the transforms empty, or do not pay for 5x5's, which spare less.

@@ -1,7 +1,8 @@
 #include "isa.hpp"
 
-#include <cstdlib>
 #include <stdexcept>
+
+#include "environment.hpp"
 
 namespace fastconv::cpu {
 
@@ -49,15 +50,14 @@ const Kernels& choose() {
         "this CPU has none of the instruction sets that this build of fastconv is for; build it "
         "with the CMake option FASTCONV_ISAS=all");
   }
-  const char* wanted = std::getenv("FASTCONV_ISA");
-  if (wanted == nullptr || *wanted == '\0') return *offered.front();
+  const std::string wanted = environment("FASTCONV_ISA");
+  if (wanted.empty()) return *offered.front();
   std::string names;
   for (const Kernels* candidate : offered) {
-    if (std::string(candidate->isa) == wanted) return *candidate;
+    if (candidate->isa == wanted) return *candidate;
     names += (names.empty() ? "" : ", ") + std::string(candidate->isa);
   }
-  throw std::invalid_argument("FASTCONV_ISA is \"" + std::string(wanted) +
-                              "\", but this CPU and build offer: " + names);
+  throw std::invalid_argument("FASTCONV_ISA is \"" + wanted + "\", but this CPU and build offer: " + names);
 }
 
 }  // namespace

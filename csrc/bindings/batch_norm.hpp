@@ -22,10 +22,11 @@ T* writable_per_channel(const py::array& a, const char* name, int64_t channels) 
 inline void batch_moments(const py::array& x, const py::array& mean, const py::array& variance, bool channels_last) {
   visit_wide_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
+    check_image_rank(x, "x");
     const auto shape = tensor_shape(x, channels_last);
     T* means = writable_per_channel<T>(mean, "mean", shape[1]);
     T* variances = writable_per_channel<T>(variance, "variance", shape[1]);
-    const py::array x_view = addressable(x);
+    const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, channels_last);
     const ReleasedGil release;
     backend::batch_moments<T>(shape, xt, means, variances);
@@ -36,11 +37,12 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
                              py::array& y, bool relu, bool channels_last) {
   visit_wide_float(x, "x", [&](auto zero) {
     using T = decltype(zero);
+    check_image_rank(x, "x");
     const auto shape = tensor_shape(x, channels_last);
     const T *means = per_channel<T>(mean, "mean", shape[1]), *scales = per_channel<T>(scale, "scale", shape[1]),
             *biases = per_channel<T>(bias, "bias", shape[1]);
     check_output<T>(y, "out", "x", dims_of(x), "the shape of x");
-    const py::array x_view = addressable(x);
+    const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, channels_last);
     const auto yt = writable<T>(y, channels_last);
     const ReleasedGil release;
@@ -53,6 +55,7 @@ inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::a
                             bool channels_last) {
   visit_wide_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
+    check_image_rank(x, "x");
     const auto shape = tensor_shape(x, channels_last);
     check_type<T>(x, "x", "dy");
     check_shape(dy, "dy", dims_of(x), "the shape of x");
@@ -61,7 +64,7 @@ inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::a
     check_output<T>(dx, "out", "dy", dims_of(x), "the shape of x");
     T* weight_grad = writable_per_channel<T>(dweight, "dweight", shape[1]);
     T* bias_grad = writable_per_channel<T>(dbias, "dbias", shape[1]);
-    const py::array dy_view = addressable(dy), x_view = addressable(x);
+    const py::array dy_view = addressable(dy, "dy"), x_view = addressable(x, "x");
     const auto dyt = readable<T>(dy_view, channels_last), xt = readable<T>(x_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
     const ReleasedGil release;

@@ -131,6 +131,12 @@ inline void check_rank(const py::array& a, const char* name, py::ssize_t rank) {
                         to_string(dims_of(a)));
 }
 
+// Batch, channels and one to three spatial axes: what a Tensor can show.
+inline void check_image_rank(const py::array& a, const char* name) {
+  if (3 <= a.ndim() && a.ndim() <= 5) return;
+  throw py::value_error(std::string(name) + " must have 3, 4 or 5 axes, got shape " + to_string(dims_of(a)));
+}
+
 inline bool element_strides(const py::array& a) {
   const bool aligned = reinterpret_cast<std::uintptr_t>(a.data()) % static_cast<std::size_t>(a.itemsize()) == 0;
   return aligned &&

@@ -34,10 +34,10 @@ void with_operands(Precision precision, const Argument& a, const Argument& b, co
     check_shape(a.array, a.name, a.shape, a.why);
     check_shape(b.array, b.name, b.shape, b.why);
     if (bias) check_type<T>(*bias, "bias", a.name);
-    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias, "bias")) : bias;
     const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
     check_output<T>(out, "out", a.name, out_shape, out_why);
-    const py::array a_view = addressable(a.array), b_view = addressable(b.array);
+    const py::array a_view = addressable(a.array, a.name), b_view = addressable(b.array, b.name);
     const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
     const auto result = writable<T>(out, channels_last);
     const ReleasedGil release;
@@ -46,8 +46,8 @@ void with_operands(Precision precision, const Argument& a, const Argument& b, co
 }
 
 inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
-                       const std::optional<py::array>& bias, py::array& y, bool relu, const py::object& algorithm,
-                       const py::object& precision, const py::object& workspace_limit) {
+                       const std::optional<py::array>& bias, py::array& y, bool relu, const Word& algorithm,
+                       const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
                 g.shape.k, y, g.y, "the output's", g.channels_last,
@@ -55,7 +55,7 @@ inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::arra
 }
 
 inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
-                       const py::object& algorithm, const py::object& precision, const py::object& workspace_limit) {
+                       const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
                 {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.x, "input_shape", g.channels_last,
@@ -63,7 +63,7 @@ inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::arr
 }
 
 inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
-                       const py::object& algorithm, const py::object& precision, const py::object& workspace_limit) {
+                       const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
                 {x, "x", g.x, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
@@ -74,9 +74,8 @@ inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::arr
 constexpr const char* kOfTranspose = "the shape of conv_transpose's output for these arguments";
 
 inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
-                                 const std::optional<py::array>& bias, py::array& y, bool relu,
-                                 const py::object& algorithm, const py::object& precision,
-                                 const py::object& workspace_limit) {
+                                 const std::optional<py::array>& bias, py::array& y, bool relu, const Word& algorithm,
+                                 const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
                 g.shape.c, y, g.x, "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
@@ -85,8 +84,7 @@ inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, cons
 }
 
 inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
-                                 const py::object& algorithm, const py::object& precision,
-                                 const py::object& workspace_limit) {
+                                 const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false},
                 {}, 0, dx, g.y, "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
@@ -95,8 +93,7 @@ inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, con
 }
 
 inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
-                                 const py::object& algorithm, const py::object& precision,
-                                 const py::object& workspace_limit) {
+                                 const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
   with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last},
                 {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
@@ -104,14 +101,12 @@ inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, con
 }
 
 inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
-  if (dy.ndim() < 3 || dy.ndim() > 5) {
-    throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(dims_of(dy)));
-  }
+  check_image_rank(dy, "dy");
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
     const int64_t channels = dy.shape(channels_last ? dy.ndim() - 1 : 1);
     check_output<T>(db, "out", "dy", {channels}, "one per channel of dy");
-    const py::array dy_view = addressable(dy);
+    const py::array dy_view = addressable(dy, "dy");
     const auto dyt = readable<T>(dy_view, channels_last);
     const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);
     const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};

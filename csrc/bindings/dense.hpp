@@ -10,7 +10,7 @@
 namespace fastconv::bindings {
 
 inline void matmul(const py::array& a, const py::array& b, const std::optional<py::array>& bias, py::array& c,
-                   bool relu, const py::object& precision) {
+                   bool relu, const Word& precision) {
   const Precision products = parse_precision(precision);
   visit_float(a, "a", [&](auto zero) {
     using T = decltype(zero);
@@ -23,10 +23,10 @@ inline void matmul(const py::array& a, const py::array& b, const std::optional<p
                             ": the columns of a must be as many as the rows of b");
     }
     if (bias) check_type<T>(*bias, "bias", "a");
-    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias)) : bias;
+    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias, "bias")) : bias;
     const auto vector = optional_vector<T>(bias_view, "bias", b.shape(1), "one per column of b", "a");
     check_output<T>(c, "out", "a", {a.shape(0), b.shape(1)}, "rows of a, columns of b");
-    const py::array a_view = addressable(a), b_view = addressable(b);
+    const py::array a_view = addressable(a, "a"), b_view = addressable(b, "b");
     const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
                        c.strides(1) / c.itemsize()};
@@ -40,7 +40,7 @@ inline void column_sum(const py::array& a, py::array& sums) {
     using T = decltype(zero);
     check_rank(a, "a", 2);
     check_output<T>(sums, "out", "a", {a.shape(1)}, "one per column of a");
-    const py::array a_view = addressable(a);
+    const py::array a_view = addressable(a, "a");
     const auto am = readable_matrix<T>(a_view);
     const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
     const ReleasedGil release;

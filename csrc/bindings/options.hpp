@@ -8,15 +8,43 @@
 
 namespace fastconv::bindings {
 
+inline int any_object(PyObject*) { return 1; }
+
+// Arguments that any object may be passed for: they are checked here, where messages name them.
+struct Word : py::object {
+  PYBIND11_OBJECT(Word, py::object, any_object)
+};
+struct ByteLimit : py::object {
+  PYBIND11_OBJECT(ByteLimit, py::object, any_object)
+};
+
+}  // namespace fastconv::bindings
+
+namespace pybind11::detail {
+
+// What signatures call them.
+template <>
+struct handle_type_name<fastconv::bindings::Word> {
+  static constexpr auto name = const_name("str");
+};
+template <>
+struct handle_type_name<fastconv::bindings::ByteLimit> {
+  static constexpr auto name = const_name("int | None");
+};
+
+}  // namespace pybind11::detail
+
+namespace fastconv::bindings {
+
 inline std::string type_of(const py::handle& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
 
-inline std::string string_of(const py::object& value, const char* name) {
+inline std::string string_of(const Word& value, const char* name) {
   if (!py::isinstance<py::str>(value))
     throw py::type_error(std::string(name) + " must be a str, got " + type_of(value));
   return value.cast<std::string>();
 }
 
-inline Precision parse_precision(const py::object& precision) {
+inline Precision parse_precision(const Word& precision) {
   const std::string name = string_of(precision, "precision");
   if (name == "fp32") return Precision::fp32;
   if (name != "tf32") throw py::value_error("precision must be \"fp32\" or, on a GPU, \"tf32\", got \"" + name + "\"");
@@ -33,8 +61,7 @@ void check_precision(Precision precision, const char* name) {
                         type_name<T>() + ": use \"fp32\"");
 }
 
-inline ConvOptions conv_options(const py::object& algorithm, const py::object& precision,
-                                const py::object& workspace_limit) {
+inline ConvOptions conv_options(const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   ConvOptions options;
   options.algorithm = parse_algorithm(string_of(algorithm, "algorithm"));
   options.precision = parse_precision(precision);

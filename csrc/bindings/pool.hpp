@@ -20,7 +20,7 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
       check_output<int64_t>(*indices, "indices", "", g.y, "the output's");
       it = writable<int64_t>(*indices, g.channels_last);
     }
-    const py::array x_view = addressable(x);
+    const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const ReleasedGil release;
@@ -37,7 +37,7 @@ inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, py
     check_shape(x, "x", g.x, kOfGeometry);
     check_output<T>(y, "out", "x", g.y, "the output's");
     check_output<uint8_t>(offsets, "offsets", "", g.y, "the output's");
-    const py::array x_view = addressable(x);
+    const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const auto at = writable<uint8_t>(offsets, g.channels_last);
@@ -55,7 +55,7 @@ inline void max_pool_offsets_dgrad(const PoolGeometry& g, const py::array& dy, c
     check_type<uint8_t>(offsets, "offsets", "");
     check_shape(offsets, "offsets", g.y, "the shape of dy");
     check_output<T>(dx, "out", "dy", g.x, "input_shape");
-    const py::array dy_view = addressable(dy);
+    const py::array dy_view = addressable(dy, "dy");
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto at = readable<uint8_t>(offsets, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
@@ -68,9 +68,9 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
                            bool fresh) {
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
+    check_image_rank(dy, "dy");
     const Dims y = dims_of(dy), x = dims_of(dx);
     const std::size_t rank = y.size(), c = channels_last ? rank - 1 : 1, first = channels_last ? 1 : 2;
-    if (rank < 3 || rank > 5) throw py::value_error("dy must have 3, 4 or 5 axes, got shape " + to_string(y));
     if (x.size() != rank || x[0] != y[0] || x[c] != y[c]) {
       throw py::value_error("input_shape is " + to_string(x) + " but dy has shape " + to_string(y) +
                             ": batch and channels must be the same");
@@ -86,7 +86,7 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
       shape.axis[5 - rank + i].in = x[first + i];
       shape.axis[5 - rank + i].out = y[first + i];
     }
-    const py::array dy_view = addressable(dy), indices_view = addressable(indices);
+    const py::array dy_view = addressable(dy, "dy"), indices_view = addressable(indices, "indices");
     const auto dyt = readable<T>(dy_view, channels_last);
     const auto it = readable<int64_t>(indices_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
@@ -101,7 +101,7 @@ inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
     using T = decltype(zero);
     check_shape(x, "x", g.x, kOfGeometry);
     check_output<T>(y, "out", "x", g.y, "the output's");
-    const py::array x_view = addressable(x);
+    const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const ReleasedGil release;
@@ -115,7 +115,7 @@ inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array
     using T = decltype(zero);
     check_shape(dy, "dy", g.y, "the shape of the pool's output for these arguments");
     check_output<T>(dx, "out", "dy", g.x, "input_shape");
-    const py::array dy_view = addressable(dy);
+    const py::array dy_view = addressable(dy, "dy");
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
     const ReleasedGil release;

@@ -10,9 +10,22 @@ namespace fastconv::bindings {
 
 // An input that kernels can address by element strides: the array itself, or a copy of one that is unaligned or whose
 // strides are no multiple of the item size.
-inline py::array addressable(const py::array& a) { return element_strides(a) ? a : py::array(a.attr("copy")("C")); }
+inline py::array addressable(const py::array& a, const std::string& name) {
+  if (element_strides(a)) return a;
+  try {
+    return py::array(a.attr("copy")("C"));
+  } catch (py::error_already_set& error) {  // NumPy has a ValueError for what no memory could ever hold
+    if (!error.matches(PyExc_MemoryError) && !error.matches(PyExc_ValueError)) throw;
+    py::raise_from(error, PyExc_MemoryError,
+                   (name + " of shape " + to_string(dims_of(a)) + " and dtype " + dtype_name(a) +
+                    " is unaligned and must be copied, but there is no memory for the copy")
+                       .c_str());
+    throw py::error_already_set();
+  }
+}
 
-// Strides in elements, axes as [N, C, (D, (H,)) W]; missing spatial axes have extent one and stride zero.
+// Strides in elements of an array that has passed check_image_rank, axes as [N, C, (D, (H,)) W]; missing spatial axes
+// have extent one and stride zero.
 template <class T>
 Tensor<T> as_tensor(T* data, const py::array& a, bool channels_last) {
   const py::ssize_t spatial = a.ndim() - 2, item = a.itemsize();

@@ -69,9 +69,9 @@ def conv_fprop(
     bias: _Array | None,
     y: _Array,
     relu: bool,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def conv_dgrad(
@@ -79,9 +79,9 @@ def conv_dgrad(
     dy: _Array,
     w: _Array,
     dx: _Array,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def conv_wgrad(
@@ -89,9 +89,9 @@ def conv_wgrad(
     dy: _Array,
     x: _Array,
     dw: _Array,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def conv_bgrad(dy: _Array, db: _Array, channels_last: bool, /) -> None: ...
@@ -102,9 +102,9 @@ def conv_transpose_fprop(
     bias: _Array | None,
     y: _Array,
     relu: bool,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def conv_transpose_dgrad(
@@ -112,9 +112,9 @@ def conv_transpose_dgrad(
     dy: _Array,
     w: _Array,
     dx: _Array,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def conv_transpose_wgrad(
@@ -122,9 +122,9 @@ def conv_transpose_wgrad(
     dy: _Array,
     x: _Array,
     dw: _Array,
-    algorithm: object,
-    precision: object,
-    workspace_limit: object,
+    algorithm: str,
+    precision: str,
+    workspace_limit: int | None,
     /,
 ) -> None: ...
 def max_pool_fprop(
@@ -169,7 +169,7 @@ def batch_norm_grad(
     /,
 ) -> None: ...
 def matmul(
-    a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, precision: object, /
+    a: _Array, b: _Array, bias: _Array | None, c: _Array, relu: bool, precision: str, /
 ) -> None: ...
 def column_sum(a: _Array, sums: _Array, /) -> None: ...
 def relu_fprop(x: _Array, y: _Array, /) -> None: ...

@@ -22,6 +22,19 @@ TEST(array_bytes_that_no_memory_could_hold) {
   CHECK_EQUAL(array_bytes(big, 1 << 10, 4), std::size_t{1} << 52);
 }
 
+TEST(memory_that_cannot_be_had_is_told) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  return test::skip("a sanitizer ends the process where it has no memory to give");
+#endif
+  std::string said;
+  try {
+    const Workspace memory(std::size_t{1} << 60);
+  } catch (const std::bad_alloc& error) {
+    said = error.what();
+  }
+  CHECK(said.find("1.07e+09 GiB of scratch memory") != std::string::npos, "said", said);
+}
+
 TEST(workspace_is_aligned_and_kept) {
   const float* first = nullptr;
   {

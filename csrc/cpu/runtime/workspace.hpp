@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <new>
 #include <stdexcept>
@@ -15,12 +16,26 @@
 
 namespace fastconv::cpu {
 
-// Bytes of a contiguous array, rounded up to whole cache lines; std::bad_alloc if no memory could hold it.
+// What Python gets as a MemoryError.
+class NoWorkspace : public std::bad_alloc {
+ public:
+  explicit NoWorkspace(double bytes) {
+    std::snprintf(text_.data(), text_.size(),
+                  "a call needs %.3g GiB of scratch memory, which cannot be had: workspace_limit bounds it",
+                  bytes / (1 << 30));
+  }
+  const char* what() const noexcept override { return text_.data(); }
+
+ private:
+  std::array<char, 128> text_;  // a string would ask for memory too
+};
+
+// Bytes of a contiguous array, rounded up to whole cache lines; NoWorkspace if no memory could hold it.
 inline std::size_t array_bytes(int64_t rows, int64_t cols, std::size_t itemsize) {
   std::size_t bytes = 0;
   if (__builtin_mul_overflow(rows, cols, &bytes) || __builtin_mul_overflow(bytes, itemsize, &bytes) ||
       bytes > PTRDIFF_MAX / 2) {
-    throw std::bad_alloc();
+    throw NoWorkspace(static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(itemsize));
   }
   return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
 }
@@ -52,7 +67,9 @@ class Workspace {
     if (place_ < kBlocks) block_ = std::exchange(kept_blocks()[place_], {});
     if (bytes > block_.size) {
       block_ = {};  // free the old one first
-      block_ = {Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kCacheLine}))), bytes};
+      void* memory = ::operator new(bytes, std::align_val_t{kCacheLine}, std::nothrow);
+      if (memory == nullptr) throw NoWorkspace(static_cast<double>(bytes));
+      block_ = {Memory(static_cast<std::byte*>(memory)), bytes};
     }
     ++alive();
   }

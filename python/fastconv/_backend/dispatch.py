@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _core
 from . import gpu
+from .memory import new_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def output(out: Any, backend: Backend, shape: tuple[int, ...], dtype: Any, **inp
     The kernels' bindings check the shape and dtype of `out`.
     """
     if out is None:
-        return backend.xp.empty(shape, dtype)
+        return new_array(backend.xp, shape, dtype, "out")
     if not isinstance(out, backend.xp.ndarray) or isinstance(out, np.ma.MaskedArray):
         library = "NumPy" if backend.xp is np else "CuPy"
         raise TypeError(f"out must be a {library} array, got {type(out).__name__}")

@@ -8,17 +8,15 @@ from __future__ import annotations
 from typing import Literal
 
 from .._backend.dispatch import output, resolve
-from .._backend.geometry import check_layout
-from .options import Array, is_relu
+from .options import Array, channel_axis, is_relu
 
 
 def batch_moments(x: Array, *, layout: str = "NCHW") -> tuple[Array, Array]:
     """The mean of each channel and its biased variance: N * H * W is the divisor."""
     backend, (x,) = resolve(x=x)
-    channels_last = check_layout(layout, 2)
-    channels = x.shape[3 if channels_last else 1]
-    mean, variance = (backend.xp.empty(channels, x.dtype) for _ in range(2))
-    backend.kernels.batch_moments(x, mean, variance, channels_last)
+    axis = channel_axis(x, layout, 2, "x")
+    mean, variance = (backend.xp.empty(x.shape[axis], x.dtype) for _ in range(2))
+    backend.kernels.batch_moments(x, mean, variance, axis == -1)
     return mean, variance
 
 
@@ -35,8 +33,9 @@ def batch_norm(
     """y = activation((x - mean) * scale + bias)."""
     relu = is_relu(activation)
     backend, (x, mean, scale, bias) = resolve(x=x, mean=mean, scale=scale, bias=bias)
+    channels_last = channel_axis(x, layout, 2, "x") == -1
     y = output(out, backend, x.shape, x.dtype, x=x)
-    backend.kernels.batch_norm_fprop(x, mean, scale, bias, y, relu, check_layout(layout, 2))
+    backend.kernels.batch_norm_fprop(x, mean, scale, bias, y, relu, channels_last)
     return y
 
 
@@ -59,6 +58,7 @@ def batch_norm_grad(
     """
     arrays = {"dy": dy, "x": x, "mean": mean, "rstd": rstd, "weight": weight}
     backend, arrays_in = resolve(**arrays)
+    channels_last = channel_axis(x, layout, 2, "x") == -1
     dx = output(out, backend, x.shape, x.dtype, dy=dy, x=x)
-    backend.kernels.batch_norm_grad(*arrays_in, dx, dweight, dbias, check_layout(layout, 2))
+    backend.kernels.batch_norm_grad(*arrays_in, dx, dweight, dbias, channels_last)
     return dx

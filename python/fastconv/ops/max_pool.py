@@ -11,6 +11,7 @@ import numpy as np
 from .._backend import geometry as _geometry
 from .._backend.dispatch import output, resolve
 from .._backend.geometry import AxisArgument, PaddingArgument
+from .._backend.memory import new_array
 from ._ranks import other_ranks
 from .options import Array, Layout, channel_axis
 
@@ -45,7 +46,7 @@ def max_pool2d(
         _axes, x.shape, kernel_size, stride, padding, dilation, ceil_mode, layout
     )
     y = output(out, backend, shape, x.dtype, x=x)
-    indices = backend.xp.empty(shape, np.int64) if return_indices else None
+    indices = new_array(backend.xp, shape, np.int64, "indices") if return_indices else None
     backend.kernels.max_pool_fprop(geometry, x, y, indices)
     return (y, indices) if return_indices else y
 

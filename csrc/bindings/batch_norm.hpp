@@ -28,7 +28,7 @@ inline void batch_moments(const py::array& x, const py::array& mean, const py::a
     T* variances = writable_per_channel<T>(variance, "variance", shape[1]);
     const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::batch_moments<T>(shape, xt, means, variances);
   });
 }
@@ -45,7 +45,7 @@ inline void batch_norm_fprop(const py::array& x, const py::array& mean, const py
     const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, channels_last);
     const auto yt = writable<T>(y, channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::batch_norm_fprop<T>(shape, xt, means, scales, biases, yt, relu);
   });
 }
@@ -67,7 +67,7 @@ inline void batch_norm_grad(const py::array& dy, const py::array& x, const py::a
     const py::array dy_view = addressable(dy, "dy"), x_view = addressable(x, "x");
     const auto dyt = readable<T>(dy_view, channels_last), xt = readable<T>(x_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::batch_norm_grad<T>(shape, dyt, xt, means, rstds, weights, dxt, weight_grad, bias_grad);
   });
 }

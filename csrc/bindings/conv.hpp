@@ -40,7 +40,7 @@ void with_operands(Precision precision, const Argument& a, const Argument& b, co
     const py::array a_view = addressable(a.array, a.name), b_view = addressable(b.array, b.name);
     const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
     const auto result = writable<T>(out, channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     run(at, bt, bias_vector, result);
   });
 }
@@ -110,7 +110,7 @@ inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
     const auto dyt = readable<T>(dy_view, channels_last);
     const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);
     const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::conv_bgrad<T>(shape, dyt, sums);
   });
 }

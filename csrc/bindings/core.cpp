@@ -5,6 +5,7 @@
 #include "conv.hpp"
 #include "cpu/im2col/blas.hpp"
 #include "cpu/runtime/environment.hpp"
+#include "cpu/runtime/float_mode.hpp"
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/peak.hpp"
 #include "cpu/runtime/thread_pool.hpp"
@@ -49,6 +50,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("num_threads", cpu::num_threads);
   m.def("set_num_threads", cpu::set_num_threads);
   m.def("exchange_thread_limit", cpu::exchange_thread_limit);
+  m.def("flush_denormal", cpu::flush_denormal);
+  m.def("set_flush_denormal", cpu::set_flush_denormal);
   m.attr("__version__") = FASTCONV_VERSION;
   m.attr("MAX_THREADS") = cpu::kMaxThreads;
   m.attr("COMPILER") = "g++ " __VERSION__;

@@ -30,7 +30,7 @@ inline void matmul(const py::array& a, const py::array& b, const std::optional<p
     const auto am = readable_matrix<T>(a_view), bm = readable_matrix<T>(b_view);
     const Matrix<T> cm{static_cast<T*>(c.mutable_data()), c.shape(0), c.shape(1), c.strides(0) / c.itemsize(),
                        c.strides(1) / c.itemsize()};
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::matmul<T>(am, bm, vector, cm, relu, products);
   });
 }
@@ -43,7 +43,7 @@ inline void column_sum(const py::array& a, py::array& sums) {
     const py::array a_view = addressable(a, "a");
     const auto am = readable_matrix<T>(a_view);
     const Vector<T> out{static_cast<T*>(sums.mutable_data()), sums.strides(0) / sums.itemsize()};
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::column_sum<T>(am, out);
   });
 }

@@ -1,7 +1,11 @@
-// Python's lock while a kernel runs.
+// What a call changes of the thread it comes on while a kernel runs: Python's lock and the floating-point mode.
 #pragma once
 
 #include <pybind11/pybind11.h>
+
+#ifndef FASTCONV_GPU
+#include "cpu/runtime/float_mode.hpp"
+#endif
 
 namespace fastconv::bindings {
 
@@ -16,6 +20,14 @@ class ReleasedGil {
 
  private:
   PyThreadState* state_;
+};
+
+// Around the kernel of an op. The floating-point mode is the thread's own again before it waits for the GIL.
+struct KernelScope {
+  ReleasedGil released;
+#ifndef FASTCONV_GPU
+  cpu::FloatModeScope mode{cpu::call_mode()};
+#endif
 };
 
 }  // namespace fastconv::bindings

@@ -23,7 +23,7 @@ inline void max_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
     const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::max_pool_fprop<T>(g.shape, xt, yt, it);
   });
 }
@@ -41,7 +41,7 @@ inline void max_pool_offsets_fprop(const PoolGeometry& g, const py::array& x, py
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
     const auto at = writable<uint8_t>(offsets, g.channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::max_pool_offsets_fprop<T>(g.shape, xt, yt, at, rectified);
   });
 }
@@ -59,7 +59,7 @@ inline void max_pool_offsets_dgrad(const PoolGeometry& g, const py::array& dy, c
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto at = readable<uint8_t>(offsets, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::max_pool_offsets_dgrad<T>(g.shape, dyt, at, dxt);
   });
 }
@@ -90,7 +90,7 @@ inline void max_pool_dgrad(const py::array& dy, const py::array& indices, py::ar
     const auto dyt = readable<T>(dy_view, channels_last);
     const auto it = readable<int64_t>(indices_view, channels_last);
     const auto dxt = writable<T>(dx, channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::max_pool_dgrad<T>(shape, dyt, it, dxt, fresh);
   });
 }
@@ -104,7 +104,7 @@ inline void avg_pool_fprop(const PoolGeometry& g, const py::array& x, py::array&
     const py::array x_view = addressable(x, "x");
     const auto xt = readable<T>(x_view, g.channels_last);
     const auto yt = writable<T>(y, g.channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::avg_pool_fprop<T>(g.shape, xt, yt, {divisor, count_padding});
   });
 }
@@ -118,7 +118,7 @@ inline void avg_pool_dgrad(const PoolGeometry& g, const py::array& dy, py::array
     const py::array dy_view = addressable(dy, "dy");
     const auto dyt = readable<T>(dy_view, g.channels_last);
     const auto dxt = writable<T>(dx, g.channels_last);
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::avg_pool_dgrad<T>(g.shape, dyt, dxt, {divisor, count_padding});
   });
 }

@@ -16,7 +16,7 @@ inline void relu_fprop(const py::array& x, py::array& y) {
     const T* from = static_cast<const T*>(x.data());
     T* to = static_cast<T*>(y.mutable_data());
     const int64_t size = x.size();
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::relu_fprop<T>(size, from, to);
   });
 }
@@ -33,7 +33,7 @@ inline void relu_dgrad(const py::array& dy, const py::array& y, py::array& dx) {
     const T *gradient = static_cast<const T*>(dy.data()), *value = static_cast<const T*>(y.data());
     T* to = static_cast<T*>(dx.mutable_data());
     const int64_t size = dy.size();
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::relu_dgrad<T>(size, gradient, value, to);
   });
 }
@@ -50,7 +50,7 @@ inline void add(const py::array& a, const py::array& b, py::array& y, bool relu)
     const T *first = static_cast<const T*>(a.data()), *second = static_cast<const T*>(b.data());
     T* to = static_cast<T*>(y.mutable_data());
     const int64_t size = a.size();
-    const ReleasedGil release;
+    const KernelScope scope;
     backend::add<T>(size, first, second, to, relu);
   });
 }

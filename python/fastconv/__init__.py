@@ -11,10 +11,19 @@ Layers, optimizers, data sets and models are in fastconv.nn, .optim, .data and .
 
 from . import _core
 from ._backend.config import show_config
+from ._backend.denormals import get_flush_denormal, set_flush_denormal
 from ._backend.threads import default_num_threads, get_num_threads, num_threads, set_num_threads
 from .ops import *
 from .ops import __all__ as __all__
 
-__all__ += ("__version__", "get_num_threads", "num_threads", "set_num_threads", "show_config")
+__all__ += (
+    "__version__",
+    "get_flush_denormal",
+    "get_num_threads",
+    "num_threads",
+    "set_flush_denormal",
+    "set_num_threads",
+    "show_config",
+)
 __version__ = _core.__version__
 _core.set_num_threads(default_num_threads())

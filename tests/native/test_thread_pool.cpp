@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "child.hpp"
+#include "cpu/runtime/float_mode.hpp"
 
 namespace fastconv::cpu {
 namespace {
@@ -186,6 +187,47 @@ TEST(the_number_of_threads) {
   CHECK_EQUAL(exchange_thread_limit(0), 3);
   CHECK_EQUAL(num_threads(), 5);  // the process's
   set_num_threads(before);
+}
+
+// Each task waits for all others, so that each thread has one.
+TEST(every_thread_computes_in_the_mode_of_the_caller) {
+  constexpr int kThreads = 4;
+  const FloatMode own = float_mode();
+  for (const FloatMode mode : {own, own | kFlushDenormal, own}) {
+    std::atomic<int> arrived{0}, right{0};
+    {
+      const FloatModeScope scope(mode);
+      parallel_for(kThreads, kThreads, [&](int64_t, int) {
+        right += float_mode() == mode;
+        ++arrived;
+        eventually([&] { return arrived == kThreads; });
+      });
+      CHECK(float_mode() == mode);
+    }
+    CHECK_EQUAL(right.load(), kThreads, "mode", mode);
+    CHECK(float_mode() == own);
+  }
+}
+
+TEST(the_switch_of_denormals_changes_the_mode_of_calls_alone) {
+  const FloatMode own = float_mode();
+  CHECK(!flush_denormal());
+  CHECK_EQUAL(set_flush_denormal(true), kFlushDenormal != 0);
+  CHECK(call_mode() == (own | kFlushDenormal));
+  CHECK(float_mode() == own);
+  set_flush_denormal(false);
+  CHECK(call_mode() == own);
+}
+
+TEST(a_denormal_is_flushed_in_the_mode_that_flushes) {
+  if (kFlushDenormal == 0) return test::skip("this CPU has no such mode");
+  volatile float tiny = 1e-39F, one = 1;
+  CHECK(tiny * one != 0);
+  {
+    const FloatModeScope scope(float_mode() | kFlushDenormal);
+    CHECK(tiny * one == 0);
+  }
+  CHECK(tiny * one != 0);
 }
 
 }  // namespace fastconv::cpu

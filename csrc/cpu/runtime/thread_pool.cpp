@@ -10,6 +10,8 @@
 #include <system_error>
 #include <thread>
 
+#include "float_mode.hpp"
+
 namespace fastconv::cpu {
 namespace {
 
@@ -51,6 +53,7 @@ class ThreadPool {
     static const int cores = static_cast<int>(std::thread::hardware_concurrency());
     const bool spin = threads <= cores;
     body_ = &body;
+    mode_ = float_mode();
     threads_ = threads;
     claim_ = std::max<int64_t>(1, tasks / (kClaims * threads));
     const auto first = [&](int64_t share) { return tasks / threads * share + std::min(share, tasks % threads); };
@@ -102,7 +105,10 @@ class ThreadPool {
       int free = seats_.load();
       while (free > 0 && free < kClosed && !seats_.compare_exchange_weak(free, free - 1)) {
       }
-      if (free > 0 && free < kClosed) work(free, home < threads_ ? home : free);
+      if (free > 0 && free < kClosed) {
+        const FloatModeScope mode(mode_);
+        work(free, home < threads_ ? home : free);
+      }
       if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();
     }
   }
@@ -123,6 +129,7 @@ class ThreadPool {
   int workers_ = 0;
   // The job. Written while no worker is inside, read by those that hold a seat.
   const TaskRef* body_ = nullptr;
+  FloatMode mode_ = 0;  // the caller's
   int threads_ = 1;
   int64_t claim_ = 1;
   std::array<Share, kMaxThreads> shares_;

@@ -29,7 +29,8 @@ class TaskRef {
 
 // Calls body(task, slot) once for every task in [0, tasks), on at most `threads` threads, the caller among them, and
 // returns when all are done. No two tasks that run at the same time share a slot, 0 <= slot < threads: scratch memory
-// is indexed by it. The body must not throw. A caller that finds the pool busy runs all tasks itself.
+// is indexed by it. Every thread computes in the caller's floating-point mode. The body must not throw. A caller that
+// finds the pool busy runs all tasks itself.
 void parallel_for(int64_t tasks, int threads, TaskRef body);
 
 // Threads that a call from this thread may use: the thread's own limit if it has one, else the process-wide number.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -22,7 +23,7 @@ class NoWorkspace : public std::bad_alloc {
   explicit NoWorkspace(double bytes) {
     std::snprintf(text_.data(), text_.size(),
                   "a call needs %.3g GiB of scratch memory, which cannot be had: workspace_limit bounds it",
-                  bytes / (1 << 30));
+                  std::ldexp(bytes, -30));
   }
   const char* what() const noexcept override { return text_.data(); }
 

@@ -7,13 +7,14 @@ from . import gpu
 
 
 def config() -> dict[str, str]:
-    """Version, compiler, instruction set, BLAS, threads and GPU support, each in words."""
+    """Version, compiler, ISA, BLAS, threads, denormals and GPU support, each in words."""
     offered = ", ".join(_core.available_isas())
     return {
         "fastconv": f"{_core.__version__}, built by {_core.COMPILER}",
         "ISA in use": f"{_core.isa()} (this CPU and build offer: {offered})",
         "BLAS": _core.blas_version(),
         "threads": str(_core.num_threads()),
+        "denormals": "flushed to zero" if _core.flush_denormal() else "computed with",
         "CUDA": _cuda(),
     }
 
@@ -28,6 +29,6 @@ def _cuda() -> str:
 
 
 def show_config() -> None:
-    """Print version, compiler, instruction sets, BLAS, threads and GPU support."""
+    """Print version, compiler, instruction sets, BLAS, threads, denormals and GPU support."""
     for name, value in config().items():
         print(f"{name + ':':<12} {value}")

@@ -285,3 +285,33 @@ def test_the_switch_of_winograd(word: str, allowed: bool) -> None:
         FASTCONV_WINOGRAD=word,
     )
     assert (printed.strip() == "winograd") == allowed
+
+
+def test_a_sub_interpreter_is_told_that_it_cannot_import() -> None:
+    """It must not hang, and the main interpreter goes on. Python 3.13 renamed the module."""
+    printed = run_python("""
+        import signal
+        if hasattr(signal, "alarm"):
+            signal.alarm(120)  # instead of waiting for ever
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        program = '''
+        import warnings
+        warnings.simplefilter("ignore")  # NumPy's, on sub-interpreters
+        try:
+            import fastconv
+        except ImportError as error:
+            print("ImportError:", error, flush=True)
+        '''
+        import textwrap
+        interpreters.run_string(interpreters.create(), textwrap.dedent(program))
+        import fastconv, numpy
+        x = numpy.ones((1, 1, 3, 3), numpy.float32)
+        print(fastconv.conv2d(x, x).item())
+    """)
+    refusal, result = printed.strip().splitlines()
+    assert "ImportError" in refusal
+    assert "interpreter" in refusal
+    assert result == "9.0"

@@ -17,7 +17,7 @@
 
 namespace fastconv::bindings {
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(_core_of_main, m) {
   m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
   cpu::kernels();  // a variable of the environment that makes no sense is an error at import
   cpu::winograd_allowed();
@@ -62,6 +62,15 @@ PYBIND11_MODULE(_core, m) {
     const ReleasedGil release;
     return cpu::measure_peak(dtype == "float64", threads);
   });
+}
+
+// Python's way in. pybind11 asks for the GIL by PyGILState_Ensure, which in a sub-interpreter waits for ever before
+// Python 3.12; from then on Python itself refuses what pybind11 has not declared.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__core_of_main();
+  PyErr_SetString(PyExc_ImportError,
+                  "fastconv works in the main interpreter alone, not in sub-interpreters: use threads or processes");
+  return nullptr;
 }
 
 }  // namespace fastconv::bindings

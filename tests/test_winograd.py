@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,46 @@ def test_the_error_of_a_deep_layer(which: Pass, taps: int, shape: tuple[int, ...
     want = problem.exact(which)
     got = problem.run(which, "float32", algorithm="winograd")
     assert np.abs(got - want).max() <= BOUND["float32"] * np.abs(want).max()
+
+
+# Where sums cancel the largest output says little; the error is held against what it could be.
+LIMIT = 5e-6
+OPERANDS: dict[str, Callable[[Any], Any]] = {
+    "normal": lambda r: r,
+    "positive": np.abs,
+    "flat": lambda r: 1 + 1e-3 * r,
+    "zero sum": lambda r: r - r.mean(axis=(1, 2, 3), keepdims=True),
+    "alternating": lambda r: (np.indices(r.shape).sum(0) % 2 * 2 - 1) * (1 + 1e-3 * r),
+    "sparse": lambda r: r * (np.abs(r) > 2),
+}
+
+
+@which_
+@pytest.mark.parametrize("kind_w", OPERANDS)
+@pytest.mark.parametrize("kind_x", OPERANDS)
+@pytest.mark.parametrize(("c", "k", "taps"), [(3, 8, 3), (3, 8, 5), (128, 16, 3), (16, 128, 5)])
+def test_the_error_is_bounded_where_sums_cancel(
+    c: int, k: int, taps: int, kind_x: str, kind_w: str, which: Pass
+) -> None:
+    rng = np.random.default_rng(6)
+    shapes = {"input": (2, k, 14, 17), "weight": (2, c, 14, 17), "forward": (2, c, 14, 17)}
+    a = OPERANDS[kind_x](rng.standard_normal(shapes[which])).astype(np.float32)
+    shape_b = (2, k, 14, 17) if which == "weight" else (k, c, taps, taps)
+    b = OPERANDS[kind_w](rng.standard_normal(shape_b)).astype(np.float32)
+    pad, x_shape, w_shape = taps // 2, (2, c, 14, 17), (k, c, taps, taps)
+
+    def run(a: Any, b: Any, algorithm: str) -> Any:
+        keywords: dict[str, Any] = {"padding": pad, "algorithm": algorithm}
+        if which == "forward":
+            return fastconv.conv2d(a, b, **keywords)
+        if which == "input":
+            return fastconv.conv2d_grad_input(a, b, x_shape, **keywords)
+        return fastconv.conv2d_grad_weight(b, a, w_shape, **keywords)
+
+    exact = run(a.astype(float), b.astype(float), "implicit")
+    summed = {"forward": (1, 2, 3), "input": (0, 2, 3), "weight": (0, 2, 3)}[which]
+    most = np.abs(a).max() * np.abs(b).sum(axis=summed).max()
+    assert np.abs(run(a, b, "winograd") - exact).max() <= LIMIT * most
 
 
 @case_

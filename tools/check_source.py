@@ -18,7 +18,9 @@ MOST_LINES, MOST_FUNCTION_LINES, LARGEST_LITERAL = 400, 60, 64
 
 # Where tuned numbers stand. Elsewhere a larger literal is allowed by its file, itself and a reason.
 HOMES_OF_NUMBERS = ("csrc/cpu/tuning.hpp", "csrc/cpu/runtime/machine.hpp")
-ALLOWED_LITERALS: dict[tuple[str, str], str] = {}
+ALLOWED_LITERALS: dict[tuple[str, str], str] = {
+    ("csrc/cpu/runtime/workspace.hpp", "128"): "the room of a message",
+}
 # These answer whether things are equal, and raise nothing where they are not.
 COMPARISONS = {"same_bits", "array_equal", "array_equiv", "allclose", "isclose"}
 

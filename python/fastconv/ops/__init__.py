@@ -17,8 +17,9 @@ algorithm
     "auto"; "implicit" (one matrix product that gathers the patches while packing), "winograd" (3x3
     filters without stride), "direct" (patches read from a small copy of the input) or "im2col"
     (patches stored, multiplied by BLAS); on a GPU of compute capability 9.0, "wgmma" (float16 and
-    bfloat16 with channels last, all but the weight gradient). Winograd rounds more: its error is up
-    to about 1e-5 of the largest output in float32, and a NaN or Inf reaches a whole tile of 4x4
+    bfloat16 with channels last, all but the weight gradient). Winograd rounds more: its error
+    in float32 is below 5e-6 of max|x| * sum|w|, what such operands could give at most (about 1e-5
+    of the largest output, more where sums cancel), and a NaN or Inf reaches a whole tile of 4x4
     outputs. The environment variable FASTCONV_ALGORITHM is what "auto" prefers;
     FASTCONV_WINOGRAD=0 keeps Winograd out of "auto".
 precision

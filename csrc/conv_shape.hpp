@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #define FASTCONV_HD __host__ __device__
@@ -15,74 +16,111 @@
 
 namespace fastconv {
 
-struct Range {
-  int64_t begin = 0, end = 0;
-  FASTCONV_HD constexpr int64_t size() const { return end - begin; }
+template <class Int>
+struct RangeOf {
+  Int begin = 0, end = 0;
+  FASTCONV_HD constexpr Int size() const { return end - begin; }
 };
 
 FASTCONV_HD constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0, b > 0
 
+// Whether 0 <= i < count, in one comparison.
+template <class Int>
+FASTCONV_HD constexpr bool within(Int i, Int count) {
+  using Unsigned = std::make_unsigned_t<Int>;
+  return static_cast<Unsigned>(i) < static_cast<Unsigned>(count);
+}
+
 // One spatial axis: output o and filter tap f meet at the input coordinate o*stride + f*dilation - pad_begin.
-struct Axis {
-  int64_t in = 1, filter = 1, stride = 1, pad_begin = 0, pad_end = 0, dilation = 1, out = 1;
+// Int is 64 bits wide, or 32 in kernels of a GPU, whose callers have checked that it is enough.
+template <class Int>
+struct AxisOf {
+  using Range = RangeOf<Int>;
+
+  Int in = 1, filter = 1, stride = 1, pad_begin = 0, pad_end = 0, dilation = 1, out = 1;
   bool even = false;  // adaptive pooling: the windows share the input evenly, whatever filter, stride and padding say
 
+  // The same axis in numbers of another width.
+  template <class Other>
+  constexpr AxisOf<Other> as() const {
+    const auto to = [](Int value) { return static_cast<Other>(value); };
+    return {to(in), to(filter), to(stride), to(pad_begin), to(pad_end), to(dilation), to(out), even};
+  }
+
   // The cells that a dilated window spans.
-  FASTCONV_HD constexpr int64_t window() const { return (filter - 1) * dilation + 1; }
+  FASTCONV_HD constexpr Int window() const { return (filter - 1) * dilation + 1; }
 
   // The input coordinate of tap f at output o; outside [0, in) it lies in the padding.
-  FASTCONV_HD constexpr int64_t input(int64_t o, int64_t f) const { return o * stride + f * dilation - pad_begin; }
-  FASTCONV_HD constexpr bool inside(int64_t i) const { return i >= 0 && i < in; }
+  FASTCONV_HD constexpr Int input(Int o, Int f) const { return o * stride + f * dilation - pad_begin; }
+  FASTCONV_HD constexpr bool inside(Int i) const { return within(i, in); }
+
+  // The output at which tap f reads input i; -1 if there is none.
+  FASTCONV_HD constexpr Int output(Int i, Int f) const {
+    const Int distance = i + pad_begin - f * dilation;
+    return distance < 0 || distance % stride != 0 || distance / stride >= out ? -1 : distance / stride;
+  }
 
   // The outputs at which tap f reads a real input cell.
-  FASTCONV_HD constexpr Range outputs(int64_t f) const {
-    const int64_t shift = pad_begin - f * dilation;  // o*stride >= shift and o*stride < in + shift
-    const int64_t begin = shift > 0 ? ceil_div(shift, stride) : 0;
-    const int64_t limit = in + shift > 0 ? ceil_div(in + shift, stride) : 0;
-    const int64_t end = limit < out ? limit : out;
+  FASTCONV_HD constexpr Range outputs(Int f) const {
+    const Int shift = pad_begin - f * dilation;  // o*stride >= shift and o*stride < in + shift
+    const Int begin = shift > 0 ? up(shift, stride) : 0;
+    const Int limit = in + shift > 0 ? up(in + shift, stride) : 0;
+    const Int end = limit < out ? limit : out;
     return {begin, end > begin ? end : begin};
   }
 
   // The taps of output o that read real input cells.
-  FASTCONV_HD constexpr Range taps(int64_t o) const {
-    const int64_t first = input(o, 0);
-    const int64_t begin = first < 0 ? ceil_div(-first, dilation) : 0;
-    const int64_t limit = first < in ? ceil_div(in - first, dilation) : 0;
-    const int64_t end = limit < filter ? limit : filter;
+  FASTCONV_HD constexpr Range taps(Int o) const {
+    const Int begin = first_tap(o), end = end_tap(o);
     return {begin, end > begin ? end : begin};
+  }
+  // The two ends of it apart, for kernels that are short of registers; where there is no tap, the end may come first.
+  FASTCONV_HD constexpr Int first_tap(Int o) const {
+    const Int first = input(o, 0);
+    return first < 0 ? up(-first, dilation) : 0;
+  }
+  FASTCONV_HD constexpr Int end_tap(Int o) const {
+    const Int room = in - 1 - input(o, 0);  // cells from the first tap's to the last real one
+    const Int limit = room < 0 ? 0 : room / dilation + 1;
+    return limit < filter ? limit : filter;
   }
 
   // The outputs whose taps are all real cells; empty if there is none.
   FASTCONV_HD constexpr Range inner_outputs() const {
     const Range first = outputs(0), last = outputs(filter - 1);
-    const int64_t begin = first.begin > last.begin ? first.begin : last.begin;
-    const int64_t end = first.end < last.end ? first.end : last.end;
+    const Int begin = first.begin > last.begin ? first.begin : last.begin;
+    const Int end = first.end < last.end ? first.end : last.end;
     return {begin, end > begin ? end : begin};
   }
 
   // Pooling, without dilation: the real cells of output o's window, in order of o ...
-  FASTCONV_HD constexpr Range cells(int64_t o) const {
-    if (even) return {o * in / out, ceil_div((o + 1) * in, out)};
-    const int64_t first = o * stride - pad_begin;
-    const int64_t begin = first < 0 ? 0 : first < in ? first : in, end = first + filter < in ? first + filter : in;
+  FASTCONV_HD constexpr Range cells(Int o) const {
+    if (even) return {o * in / out, up((o + 1) * in, out)};
+    const Int first = o * stride - pad_begin;
+    const Int begin = first < 0 ? 0 : first < in ? first : in, end = first + filter < in ? first + filter : in;
     return {begin, end > begin ? end : begin};
   }
   // ... those of the padded input, if `padded`: cells that only ceil mode adds are neither ...
-  FASTCONV_HD constexpr int64_t window_size(int64_t o, bool padded) const {
+  FASTCONV_HD constexpr Int window_size(Int o, bool padded) const {
     if (even || !padded) return cells(o).size();
-    const int64_t room = pad_begin + in + pad_end - o * stride;
+    const Int room = pad_begin + in + pad_end - o * stride;
     return filter < room ? filter : room;
   }
   // ... and the outputs whose windows hold input i.
-  FASTCONV_HD constexpr Range windows_over(int64_t i) const {
-    if (even) return {i * out / in, ceil_div((i + 1) * out, in)};
-    const int64_t at = i + pad_begin, begin = at < filter ? 0 : (at - filter) / stride + 1, end = at / stride + 1;
+  FASTCONV_HD constexpr Range windows_over(Int i) const {
+    if (even) return {i * out / in, up((i + 1) * out, in)};
+    const Int at = i + pad_begin, begin = at < filter ? 0 : (at - filter) / stride + 1, end = at / stride + 1;
     return {begin < out ? begin : out, end < out ? end : out};
   }
 
   // Output o is input o: no stride, no padding, one tap.
   FASTCONV_HD constexpr bool pointwise() const { return filter == 1 && stride == 1 && pad_begin == 0 && out == in; }
+
+ private:
+  FASTCONV_HD static constexpr Int up(Int a, Int b) { return (a + b - 1) / b; }  // ceil_div, of as many bits as Int
 };
+using Range = RangeOf<int64_t>;
+using Axis = AxisOf<int64_t>;
 
 // Output extents. `floor` drops a last window that does not fit; `ceil` keeps it if it starts inside the input or its
 // leading padding (PyTorch's ceil_mode).

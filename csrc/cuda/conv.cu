@@ -21,13 +21,6 @@
 namespace fastconv::cuda {
 namespace {
 
-Radix one_digit(int64_t extent, int64_t stride) {
-  Radix radix;
-  radix.extent[kOther] = narrow(std::max<int64_t>(extent, 1));  // an empty axis is never counted through
-  radix.stride[kOther] = stride;
-  return radix;
-}
-
 // Radix over the spatial extents {d, h, w}, with strides {w, h, d}, and `other`.
 Radix four_digits(const std::array<int64_t, 3>& extents, const int64_t (&strides)[3], int64_t other,
                   int64_t other_stride, bool other_first) {
@@ -127,12 +120,11 @@ void check_named_wgmma(const ConvShape& s, const Tensor<const T>& x, const std::
 template <class T>
 void fprop_by_wgmma(const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w, const Vector<const T>& bias,
                     bool relu, const Tensor<T>& y) {
-  if constexpr (sizeof(T) == 2) {
-    std::size_t unlimited = std::numeric_limits<std::size_t>::max();
-    Product<T> p = product_of(s, bias, relu, y);
-    exchange_operands(p);
-    wgmma_fprop(s, x, packed(w, s) ? w.data : with_channels_innermost(w, s, unlimited).data, p);
-  }
+  static_assert(sizeof(T) == 2);
+  std::size_t unlimited = std::numeric_limits<std::size_t>::max();
+  Product<T> p = product_of(s, bias, relu, y);
+  exchange_operands(p);
+  wgmma_fprop(s, x, packed(w, s) ? w.data : with_channels_innermost(w, s, unlimited).data, p);
 }
 
 template <class T>
@@ -173,7 +165,10 @@ template <class T>
 void fprop(Algorithm algorithm, const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w,
            const Vector<const T>& bias, bool relu, const Tensor<T>& y, const ConvOptions& options) {
   if (algorithm == Algorithm::direct) return direct_conv(s, x, w, bias, relu, y);
-  if (algorithm == Algorithm::wgmma) return fprop_by_wgmma(s, x, w, bias, relu, y);
+  if (algorithm == Algorithm::wgmma) {
+    if constexpr (sizeof(T) == 2) return fprop_by_wgmma(s, x, w, bias, relu, y);
+    throw std::logic_error("algorithm \"wgmma\" was let through for a type that check_wgmma refuses");
+  }
   implicit_fprop(s, x, w, bias, relu, y, options);
 }
 
@@ -239,37 +234,13 @@ void conv_wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tenso
   implicit_wgrad(s, dy, x, dw, options);
 }
 
-template <class T>
-void matmul(Matrix<const T> a, Matrix<const T> b, Vector<const T> bias, Matrix<T> c, bool relu, Precision precision) {
-  Product<T> p;
-  p.a.data = a.data;
-  p.a.rows = one_digit(a.rows, a.row_stride);
-  p.a.terms = one_digit(a.cols, a.col_stride);
-  p.a.along_terms = a.row_stride != 1;
-  p.b.data = b.data;
-  p.b.rows = one_digit(b.cols, b.col_stride);
-  p.b.terms = one_digit(b.rows, b.row_stride);
-  p.b.along_terms = b.col_stride != 1;
-  p.c.data = c.data;
-  p.c.rows = one_digit(c.rows, c.row_stride);
-  p.c.columns = one_digit(c.cols, c.col_stride);
-  p.bias = bias;
-  p.bias_by_row = false;
-  p.relu = relu;
-  p.rows = c.rows;
-  p.columns = c.cols;
-  p.terms = a.cols;
-  multiply(p, precision, std::numeric_limits<std::size_t>::max());
-}
-
 #define FASTCONV_INSTANTIATE(T)                                                                                      \
   template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, bool,     \
                            const ConvOptions&);                                                                      \
   template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, \
                                      bool, const ConvOptions&);                                                      \
   template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
-  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
-  template void matmul(Matrix<const T>, Matrix<const T>, Vector<const T>, Matrix<T>, bool, Precision);
+  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

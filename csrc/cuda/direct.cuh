@@ -13,8 +13,8 @@ inline constexpr int kDirectWarps = kDirectThreads / kWarpSize;
 
 template <class T>
 struct DirectConv {
-  Window window[3];  // along d, h, w
-  int extent[3];     // of y
+  DeviceAxes axes;
+  int extent[3];  // of y
   int outputs, group_inputs, group_outputs;
   int64_t cells;  // of y
   Tensor<const T> x;
@@ -26,7 +26,7 @@ struct DirectConv {
 
 template <class T>
 __global__ void __launch_bounds__(kDirectThreads, 1) direct_conv_kernel(const __grid_constant__ DirectConv<T> p) {
-  const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
+  const DeviceAxis &depth = p.axes[0], &height = p.axes[1], &width = p.axes[2];
   const int64_t step = static_cast<int64_t>(gridDim.x) * kDirectThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kDirectThreads + threadIdx.x; i < p.cells; i += step) {
     const Cell y = Cell::of(i, p.outputs, p.extent, p.y.stride[1] == 1);
@@ -55,10 +55,8 @@ template <class T>
 void direct_conv(const ConvShape& s, const Tensor<const T>& x, const Filters<T>& w, const Vector<const T>& bias,
                  bool relu, const Tensor<T>& y) {
   DirectConv<T> p{};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    p.window[axis] = Window::of(s.axis[axis]);
-    p.extent[axis] = static_cast<int>(s.axis[axis].out);
-  }
+  p.axes = device_axes(s.axis);
+  for (std::size_t axis = 0; axis < 3; ++axis) p.extent[axis] = p.axes[axis].out;
   p.outputs = static_cast<int>(s.k);
   p.group_inputs = static_cast<int>(s.group_c());
   p.group_outputs = static_cast<int>(s.group_k());
@@ -81,8 +79,8 @@ __device__ __forceinline__ T warp_sum(T value) {
 
 template <class T>
 struct DirectFilterGradient {
-  Window window[3];  // along d, h, w
-  int extent[3];     // of dy
+  DeviceAxes axes;
+  int extent[3];  // of dy
   int taps[3];
   int group_inputs, group_outputs;
   int64_t cells, pixels;  // of dw; of dy over all images
@@ -104,11 +102,11 @@ __global__ void __launch_bounds__(kDirectThreads, 1)
     for (int64_t pixel = lane; pixel < p.pixels; pixel += kWarpSize) {
       Cell y = Cell::of(pixel, 1, p.extent, false);
       y.c = filter;
-      const Cell x{y.n,
-                   channel,
-                   {p.window[0].input(y.at[0], w.at[0]), p.window[1].input(y.at[1], w.at[1]),
-                    p.window[2].input(y.at[2], w.at[2])}};
-      if (p.window[0].inside(x.at[0]) && p.window[1].inside(x.at[1]) && p.window[2].inside(x.at[2])) {
+      const Cell x{
+          y.n,
+          channel,
+          {p.axes[0].input(y.at[0], w.at[0]), p.axes[1].input(y.at[1], w.at[1]), p.axes[2].input(y.at[2], w.at[2])}};
+      if (p.axes[0].inside(x.at[0]) && p.axes[1].inside(x.at[1]) && p.axes[2].inside(x.at[2])) {
         sum += Sum<T>(*y.in(p.dy)) * Sum<T>(*x.in(p.x));
       }
     }
@@ -120,10 +118,10 @@ __global__ void __launch_bounds__(kDirectThreads, 1)
 template <class T>
 void direct_wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw) {
   DirectFilterGradient<T> p{};
+  p.axes = device_axes(s.axis);
   for (std::size_t axis = 0; axis < 3; ++axis) {
-    p.window[axis] = Window::of(s.axis[axis]);
-    p.extent[axis] = static_cast<int>(s.axis[axis].out);
-    p.taps[axis] = static_cast<int>(s.axis[axis].filter);
+    p.extent[axis] = p.axes[axis].out;
+    p.taps[axis] = p.axes[axis].filter;
   }
   p.group_inputs = static_cast<int>(s.group_c());
   p.group_outputs = static_cast<int>(s.group_k());

@@ -13,7 +13,7 @@ __device__ int64_t cell_step() { return static_cast<int64_t>(gridDim.x) * kThrea
 
 template <class T>
 struct MaxPool {
-  Window window[3];  // along d, h, w
+  DeviceAxes axes;
   int channels, extent[3];
   int64_t cells;  // of y
   Tensor<const T> x;
@@ -26,7 +26,7 @@ struct MaxPool {
 // One thread an output: the first NaN of its window, or the first of the largest cells.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_constant__ MaxPool<T> p) {
-  const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
+  const DeviceAxis &depth = p.axes[0], &height = p.axes[1], &width = p.axes[2];
   for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
     const Cell y = Cell::of(i, p.channels, p.extent, p.y.stride[1] == 1);
     const int last_t = depth.end_tap(y.at[0]), last_r = height.end_tap(y.at[1]), last_s = width.end_tap(y.at[2]);
@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_kernel(const __grid_cons
 // The gradient from the numbers of taps gathers: the windows over a cell are known, so no table is needed.
 template <class T>
 struct MaxPoolOffsetsGradient {
-  Window window[3];
-  int channels, in[3], out[3];
+  DeviceAxes axes;
+  int channels, extent[3];
   int64_t cells;  // of dx
   Tensor<const T> dy;
   Tensor<const uint8_t> offsets;
@@ -68,16 +68,16 @@ struct MaxPoolOffsetsGradient {
 template <class T>
 __global__ void __launch_bounds__(kThreads, 1)
     max_pool_offsets_grad_kernel(const __grid_constant__ MaxPoolOffsetsGradient<T> p) {
-  const Window &depth = p.window[0], &height = p.window[1], &width = p.window[2];
+  const DeviceAxis &depth = p.axes[0], &height = p.axes[1], &width = p.axes[2];
   for (int64_t i = first_cell(); i < p.cells; i += cell_step()) {
-    const Cell x = Cell::of(i, p.channels, p.in, p.dx.stride[1] == 1);
+    const Cell x = Cell::of(i, p.channels, p.extent, p.dx.stride[1] == 1);
     Sum<T> sum = 0;
     for (int t = depth.filter - 1; t >= 0; --t) {  // from the last tap on, which is in the order of the outputs
-      const int z = depth.output(x.at[0], t, p.out[0]);
+      const int z = depth.output(x.at[0], t);
       for (int r = height.filter - 1; z >= 0 && r >= 0; --r) {
-        const int row = height.output(x.at[1], r, p.out[1]);
+        const int row = height.output(x.at[1], r);
         for (int s = width.filter - 1; row >= 0 && s >= 0; --s) {
-          const Cell y{x.n, x.c, {z, row, width.output(x.at[2], s, p.out[2])}};
+          const Cell y{x.n, x.c, {z, row, width.output(x.at[2], s)}};
           if (y.at[2] < 0 || *y.in(p.offsets) != (t * height.filter + r) * width.filter + s) continue;
           sum += Sum<T>(*y.in(p.dy));
         }
@@ -158,19 +158,13 @@ __global__ void __launch_bounds__(kThreads, 1) max_pool_grad_kernel(const __grid
   }
 }
 
-}  // namespace
-
-namespace {
-
 template <class T>
 void max_pool(const PoolShape& s, Tensor<const T> x, Tensor<T> y, Tensor<int64_t> indices, Tensor<uint8_t> offsets,
               bool rectified) {
   check_extents(s.axis);
   MaxPool<T> p{};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    p.window[axis] = Window::of(s.axis[axis]);
-    p.extent[axis] = static_cast<int>(s.axis[axis].out);
-  }
+  p.axes = device_axes(s.axis);
+  for (std::size_t axis = 0; axis < 3; ++axis) p.extent[axis] = p.axes[axis].out;
   p.channels = narrow(s.c);
   p.cells = s.n * s.c * s.pixels();
   p.x = x;
@@ -197,11 +191,8 @@ template <class T>
 void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx) {
   check_extents(s.axis);
   MaxPoolOffsetsGradient<T> p{};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    p.window[axis] = Window::of(s.axis[axis]);
-    p.in[axis] = static_cast<int>(s.axis[axis].in);
-    p.out[axis] = static_cast<int>(s.axis[axis].out);
-  }
+  p.axes = device_axes(s.axis);
+  for (std::size_t axis = 0; axis < 3; ++axis) p.extent[axis] = p.axes[axis].in;
   p.channels = narrow(s.c);
   p.cells = s.n * s.c * s.cells();
   p.dy = dy;

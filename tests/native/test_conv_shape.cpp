@@ -64,10 +64,42 @@ TEST(outputs_and_taps_are_those_that_meet_inside) {
         for (int64_t o = 0; o < a.out; ++o) {
           const int64_t cell = o * a.stride + f * a.dilation - a.pad_begin;
           CHECK_EQUAL(range.begin <= o && o < range.end, 0 <= cell && cell < a.in, "axis", a, "tap", f);
+          CHECK_EQUAL(a.inside(cell), 0 <= cell && cell < a.in, "axis", a, "cell", cell);
+          CHECK_EQUAL(a.output(cell, f), o, "axis", a, "tap", f);
           const Range taps = a.taps(o);
           CHECK_EQUAL(taps.begin <= f && f < taps.end, 0 <= cell && cell < a.in, "axis", a, "output", o);
         }
       }
+    }
+  });
+}
+
+TEST(a_tap_reads_an_input_at_one_output_or_none) {
+  for_each_axis([](Axis a) {
+    a.out = output_extent(a);
+    for (int64_t i = 0; i < a.in; ++i) {
+      for (int64_t f = 0; f < a.filter; ++f) {
+        int64_t found = -1;
+        for (int64_t o = 0; o < a.out; ++o) {
+          if (o * a.stride + f * a.dilation - a.pad_begin == i) found = o;
+        }
+        CHECK_EQUAL(a.output(i, f), found, "axis", a, "input", i);
+      }
+    }
+  });
+}
+
+TEST(an_axis_of_32_bits_says_the_same) {
+  for_each_axis([](Axis a) {
+    a.out = output_extent(a, Rounding::ceil);
+    const AxisOf<int> narrow = a.as<int>();
+    for (int o = 0; o < narrow.out; ++o) {
+      const Range taps = a.taps(o);
+      CHECK_EQUAL(narrow.taps(o).begin, taps.begin, "axis", a, "output", o);
+      CHECK_EQUAL(narrow.taps(o).end, taps.end, "axis", a, "output", o);
+      CHECK_EQUAL(narrow.input(o, 0), a.input(o, 0), "axis", a, "output", o);
+      CHECK_EQUAL(narrow.output(o, 0), a.output(o, 0), "axis", a, "input", o);
+      CHECK_EQUAL(narrow.window_size(o, true), a.window_size(o, true), "axis", a, "output", o);
     }
   });
 }

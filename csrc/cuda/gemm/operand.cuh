@@ -1,6 +1,6 @@
 // Operands of the matrix product as the tensors they come from: nothing is unrolled into a matrix in memory.
 //
-// Row i and term k of an operand stand for the cell row.offset(i) + terms.offset(k) of a tensor. Both numbers are
+// Row i and term t of an operand stand for the cell rows.offset(i) + terms.offset(t) of a tensor. Both numbers are
 // counted in mixed radix over (w, h, d, other), where `other` are channels or images: the terms of patches x are the
 // cells of a filter, its rows are pixels, or the other way round in the weight gradient. A digit moves the address, and
 // those of w, h and d also a coordinate of the image; the two coordinates add up, and where the sum lies outside the
@@ -9,27 +9,10 @@
 
 #include "cuda/runtime/half.hpp"
 #include "cuda/runtime/launch.hpp"
+#include "cuda/runtime/window.cuh"
 #include "ops.hpp"
 
 namespace fastconv::cuda {
-
-inline int narrow(int64_t value) {
-  if (value > 0x7fffffff) {
-    throw std::invalid_argument("the GPU kernels take extents below 2**31, got " + std::to_string(value));
-  }
-  return static_cast<int>(value);
-}
-
-// Coordinates are ints in the kernels, with room for the outermost tap of the outermost window.
-inline void check_extents(const std::array<Axis, 3>& axes) {
-  for (const Axis& a : axes) {
-    const int64_t windows = (a.out - 1) * a.stride + a.window();
-    const int64_t farthest = (a.in > windows ? a.in : windows) + a.pad_begin + a.pad_end;
-    if (farthest < (int64_t{1} << 29)) continue;
-    throw std::invalid_argument("the GPU kernels take padded axes below 2**29 cells, got one of " +
-                                std::to_string(farthest));
-  }
-}
 
 inline constexpr int kW = 0, kH = 1, kD = 2, kOther = 3;
 
@@ -63,6 +46,14 @@ struct Radix {
   bool other_first = false;
 };
 
+// A plain count, as of filters or the rows of a matrix: nothing moves through an image.
+inline Radix one_digit(int64_t extent, int64_t stride) {
+  Radix radix;
+  radix.extent[kOther] = narrow(extent > 1 ? extent : 1);  // an empty axis is never counted through
+  radix.stride[kOther] = stride;
+  return radix;
+}
+
 template <class T>
 struct Operand {
   const T* data = nullptr;
@@ -84,18 +75,6 @@ struct Place {
   int64_t offset;
   int w, h, d;
 };
-
-// number % extent, and number / extent in its place; 32-bit division, where it will do, is several times as fast.
-FASTCONV_HD inline int take_digit(int64_t& number, int extent) {
-  if (number <= 0xffffffff) {
-    const auto low = static_cast<unsigned>(number), divisor = static_cast<unsigned>(extent);
-    number = low / divisor;
-    return static_cast<int>(low % divisor);
-  }
-  const auto digit = static_cast<int>(number % extent);
-  number /= extent;
-  return digit;
-}
 
 struct Digits {
   int digit[4];
@@ -135,10 +114,6 @@ struct Digits {
   }
 };
 
-__device__ __forceinline__ bool inside(int coordinate, int extent) {
-  return static_cast<unsigned>(coordinate) < static_cast<unsigned>(extent);
-}
-
 // Row of an operand: its cells, as seen from the place of a term.
 template <class T>
 struct OperandRow {
@@ -154,8 +129,8 @@ struct OperandRow {
   }
   __device__ __forceinline__ bool has(const Place& term, const Operand<T>& operand) const {
     // Without branches: behind them the compiler would work out the term's offset anew for every row.
-    return inside(w + term.w, operand.image[kW]) & inside(h + term.h, operand.image[kH]) &
-           inside(d + term.d, operand.image[kD]);
+    return within(w + term.w, operand.image[kW]) & within(h + term.h, operand.image[kH]) &
+           within(d + term.d, operand.image[kD]);
   }
 
  private:

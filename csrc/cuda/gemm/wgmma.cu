@@ -45,10 +45,10 @@ template <class T>
 struct WgmmaConv {
   TensorMap patches, filters;
   Product<T> p;
-  Axis height, width;
+  DeviceAxis height, width;
   int channel_slabs;
 
-  FASTCONV_HD int slabs() const { return static_cast<int>(height.filter * width.filter) * channel_slabs; }
+  FASTCONV_HD int slabs() const { return height.filter * width.filter * channel_slabs; }
 };
 
 // The place of a thread in the ring, the same for all at the same slab.
@@ -68,13 +68,13 @@ __device__ __forceinline__ void copy_slabs(const WgmmaConv<T>& conv, const TileP
                                            RingPlace& place) {
   constexpr unsigned kBytes = (Tile::kTileRows + Tile::kTileColumns) * kLineBytes;
   const int64_t row = at.first_row / conv.width.out;
-  const auto w = static_cast<int>(conv.width.input(at.first_row % conv.width.out, 0));
-  const auto h = static_cast<int>(conv.height.input(row % conv.height.out, 0));
+  const int w = conv.width.input(static_cast<int>(at.first_row % conv.width.out), 0);
+  const int h = conv.height.input(static_cast<int>(row % conv.height.out), 0);
   const auto n = static_cast<int>(row / conv.height.out), k = static_cast<int>(at.first_column);
-  const auto filter_w = static_cast<int>(conv.width.filter), taps = filter_w * static_cast<int>(conv.height.filter);
+  const int taps = conv.width.filter * conv.height.filter;
   for (int tap = 0; tap < taps; ++tap) {
-    const int offset_w = tap % filter_w * static_cast<int>(conv.width.dilation);
-    const int offset_h = tap / filter_w * static_cast<int>(conv.height.dilation);
+    const int offset_w = tap % conv.width.filter * conv.width.dilation;
+    const int offset_h = tap / conv.width.filter * conv.height.dilation;
     for (int slab = 0; slab < conv.channel_slabs; ++slab) {
       uint64_t* const full = &stages.full[place.stage];
       wait_for_phase(&stages.empty[place.stage], place.parity ^ 1u);
@@ -244,8 +244,8 @@ void wgmma_fprop(const ConvShape& s, const Tensor<const T>& x, const T* filters,
   std::copy(extents.begin(), extents.end(), map_extents);
   WgmmaConv<T> conv{};
   conv.p = p;
-  conv.height = s.axis[1];
-  conv.width = s.axis[2];
+  conv.height = s.axis[1].as<int>();
+  conv.width = s.axis[2].as<int>();
   conv.channel_slabs = static_cast<int>(ceil_div(s.c, kLineCells));
   int lower[2], upper[2];
   uint32_t steps[4] = {1, 1, 1, 1};

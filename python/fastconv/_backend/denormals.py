@@ -8,9 +8,10 @@ from .. import _core
 def set_flush_denormal(mode: bool) -> bool:
     """Have kernels on the CPU flush denormal numbers to zero, or not: the default.
 
-    Denormals are the numbers nearest to zero: in float32, those below 1.2e-38. Operands that are
-    denormal make an x86 CPU tens of times slower; weights decay to them in training. With
-    ``set_flush_denormal(True)`` kernels take them, and write results in their range, as zeros.
+    Denormals are the numbers nearest to zero: in float32, those below 1.2e-38. They make some CPUs
+    tens of times slower (Intel's; AMD's Zen computes with them as fast as ever), and weights decay
+    to them in training. With ``set_flush_denormal(True)`` kernels take them, and write results in
+    their range, as zeros.
     It is for the whole process, but holds while a kernel runs alone: the threads that call are
     given their own mode back, and NumPy computes as before. Returns whether this CPU can do it.
     """

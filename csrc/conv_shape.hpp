@@ -49,6 +49,8 @@ struct AxisOf {
 
   // The cells that a dilated window spans.
   FASTCONV_HD constexpr Int window() const { return (filter - 1) * dilation + 1; }
+  // The cells that some neighbouring outputs span.
+  FASTCONV_HD constexpr Int span(Int outputs) const { return (outputs - 1) * stride + window(); }
 
   // The input coordinate of tap f at output o; outside [0, in) it lies in the padding.
   FASTCONV_HD constexpr Int input(Int o, Int f) const { return o * stride + f * dilation - pad_begin; }

@@ -29,7 +29,7 @@ bool depthwise_serves(Pass pass, const ConvShape& s) {
 }
 
 bool serves(Algorithm algorithm, Pass pass, const ConvShape& s) {
-  if (algorithm == Algorithm::winograd) return winograd::serves(pass, s);
+  if (algorithm == Algorithm::winograd) return winograd::serves(s);
   if (algorithm == Algorithm::direct) return depthwise_serves(pass, s) || direct::serves(s);
   return algorithm != Algorithm::wgmma;
 }
@@ -85,18 +85,18 @@ class OldJob final : public Job {
 };
 
 template <class T>
-void add_old(const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
-  jobs.push_back(std::make_unique<OldJob>([call, limit] {
+void add_old(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+  jobs.push_back(std::make_unique<OldJob>([call, limit, algorithm] {
     const auto& [pass, shape, a, b, finish, out] = call;
     if (pass == Pass::forward) {
-      const auto fprop = depthwise_serves(Pass::forward, shape) ? depthwise::fprop<T> : direct::fprop<T>;
+      const auto fprop = algorithm == Algorithm::winograd ? winograd::fprop<T> : depthwise::fprop<T>;
       return fprop(shape, a, b, finish.bias, finish.relu, out, limit);
     }
     if (pass == Pass::weight) {
-      const auto wgrad = depthwise_serves(Pass::weight, shape) ? depthwise::wgrad<T> : direct::wgrad<T>;
+      const auto wgrad = algorithm == Algorithm::winograd ? winograd::wgrad<T> : depthwise::wgrad<T>;
       return wgrad(shape, a, b, out, limit);
     }
-    if (!depthwise_serves(Pass::input, shape)) return direct::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
+    if (algorithm == Algorithm::winograd) return winograd::dgrad(shape, a, b, finish.bias, finish.relu, out, limit);
     depthwise::dgrad(shape, a, b, out, limit);
     finish_all(shape, finish.bias, finish.relu, out);
   }));
@@ -106,8 +106,9 @@ template <class T>
 void plan(Algorithm algorithm, const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
   if (algorithm == Algorithm::im2col) return im2col::algorithm<T>().plan(call, limit, jobs);
   if (algorithm == Algorithm::implicit) return implicit::algorithm<T>().plan(call, limit, jobs);
-  if (algorithm == Algorithm::winograd) return winograd::algorithm<T>().plan(call, limit, jobs);
-  add_old(call, limit, jobs);
+  if (algorithm == Algorithm::direct && !depthwise_serves(call.pass, call.shape))
+    return direct::algorithm<T>().plan(call, limit, jobs);
+  add_old(algorithm, call, limit, jobs);
 }
 
 // No sum has a term: the outputs are the bias, or zeros.
@@ -159,7 +160,7 @@ ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm al
   if (preferred != Algorithm::automatic && serves(preferred, pass, shape))
     return {preferred, "FASTCONV_ALGORITHM asks for it"};
   if (depthwise_serves(pass, shape)) return {Algorithm::direct, "one channel a group: no sum over channels"};
-  if (float32 && winograd_allowed() && winograd::serves(pass, shape) &&
+  if (float32 && winograd_allowed() && winograd::serves(shape) &&
       std::min(shape.c, shape.k) >= min_winograd_channels(shape) &&
       shape.n * shape.pixels() >= min_winograd_outputs(pass)) {
     return {Algorithm::winograd, "3x3 or 5x5 without stride, enough channels and outputs to pay for the transforms"};

@@ -141,4 +141,47 @@ inline constexpr int64_t kOutweighSums = 2, kOperandsOfPart = 32;
 
 }  // namespace winograd
 
+// docs/measured/direct.md
+namespace direct {
+
+// Cells that a filter may span: what is copied of the input for one output.
+inline constexpr double kMaxWindow = 1 << 20;
+// Bytes of a block's copy of the input: larger blocks copy fewer cells twice, smaller ones leave room in the
+// second-level cache for the filters that pass.
+inline constexpr int64_t kStageBytes = 512 << 10;
+static_assert(kStageBytes <= kL2Bytes / 2);
+// Outputs of a task, each of which reads all filters.
+inline constexpr int64_t kMinPixels = 28;
+// Channels that are a fraction of a vector: turned into pixels they would take a whole one.
+inline constexpr int64_t kFewChannels = 4;
+// Cache lines from one output's patch to the next at whose multiples few sets of a first-level cache hold them all.
+inline constexpr int64_t kAliasedLines = 16;
+
+// Outputs of a row as lanes. Measured over 3x3 and 5x5 filters, 4 to 64 of them, of 9 to 1200 cells, and rows of 8 to
+// 112 outputs. Filters, in vectors, up to which turning tiles of outputs into rows costs as much as computing them.
+inline constexpr double kFewFilters = 0.75;
+// The part of the vectors that the outputs of a row fill: enough for one vector of filters, and enough for filters of
+// few cells, however many they are.
+inline constexpr double kFairUse = 0.625, kGoodUse = 0.75;
+// With a stride: vectors that a row's outputs fill at least.
+inline constexpr double kStridedRow = 1.5;
+// Cells of a filter.
+inline constexpr int64_t kFewCells = 160;
+// Vectors of outputs that are worth one more, to begin at a cache line.
+inline constexpr int64_t kLongRow = 4;
+
+// Weight gradient. Filters, in panels, that leave most of a panel empty: dot products win.
+inline constexpr double kFewPanelFilters = 0.25;
+// Cells of a filter, and sums of a tile, with which dot products beat full panels: the tiles of 16 registers are
+// smaller.
+inline constexpr int64_t kFewDotCells = kFewCells / 2;
+inline constexpr int kMinDotSums = 24;
+// Bytes of gradients that stay near while a task's outputs pass.
+inline constexpr int64_t kSumBytes = 1 << 20;
+static_assert(kSumBytes <= kL2Bytes);
+// Outputs that take as long as a tile's sums in and out: rows are joined across gaps of no more.
+inline constexpr int64_t kSumCost = 4;
+
+}  // namespace direct
+
 }  // namespace fastconv::cpu::tuning

@@ -1,7 +1,7 @@
 // Convolution without packed patches, from a small copy of the input in which every output's patch lies alike.
 #pragma once
 
-#include "ops.hpp"
+#include "cpu/walk/call.hpp"
 
 namespace fastconv::cpu::direct {
 
@@ -9,13 +9,6 @@ namespace fastconv::cpu::direct {
 bool serves(const ConvShape& shape);
 
 template <class T>
-void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
-           std::size_t workspace_limit);
-// The input gradient plus bias, through relu: transposed convolution has them.
-template <class T>
-void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> dx,
-           std::size_t workspace_limit);
-template <class T>
-void wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit);
+const ConvAlgorithm<T>& algorithm();
 
 }  // namespace fastconv::cpu::direct

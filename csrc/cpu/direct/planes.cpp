@@ -12,21 +12,23 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <vector>
 
 #include "blocks.hpp"
 #include "cpu/gemm/filters.hpp"
-#include "cpu/gemm/gemm.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/runtime/isa.hpp"
+#include "cpu/walk/parts.hpp"
 #include "cpu/walk/taps.hpp"
+#include "jobs.hpp"
 
 namespace fastconv::cpu::direct {
 namespace {
 
-constexpr int64_t kFewCells = 160;  // of a filter
-constexpr int64_t kLongRow = 4;     // vectors of outputs that are worth one more, to begin at a cache line
-constexpr int64_t kMaxDot = 8;      // rows or columns of the largest tile of dot products
+using tuning::direct::kLongRow;
+
+constexpr int64_t kMaxDot = 8;  // rows or columns of the largest tile of dot products
 
 // In whole vectors.
 template <class T>
@@ -37,7 +39,7 @@ int64_t stage_columns(int64_t columns) {
 
 template <class T>
 struct PlaneStage {
-  const ConvShape& s;
+  ConvShape s;
   const int64_t lanes = vector_lanes<T>();
   Blocks row_blocks, column_blocks;
   int64_t phases, pitch;       // of columns; elements of one phase, whole vectors
@@ -56,7 +58,7 @@ struct PlaneStage {
     const int64_t wanted = ceil_div(height.out, ceil_div(tasks, s.n * depth.out * column_blocks.count));
     const int64_t even = (std::min(fitting<T>(height, depth.filter * row), wanted) + 1) / 2 * 2;  // rows come in pairs
     row_blocks = Blocks(height.out, even);
-    rows = span(height, row_blocks.size);
+    rows = height.span(row_blocks.size);
     if (depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     size = depth.filter * rows * row;
     const int64_t taps = s.taps();
@@ -75,14 +77,13 @@ struct PlaneStage {
   int64_t read(int64_t columns) const {
     return columns >= kLongRow * lanes ? columns + lanes : stage_columns<T>(columns);
   }
-  std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
 
 template <class T>
 void fill_stage(const PlaneStage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
   const auto& [depth, height, width] = stage.s.axis;
-  const int64_t rows = span(height, block.rows.size());
+  const int64_t rows = height.span(block.rows.size());
   for (int64_t phase = 0; phase < stage.phases; ++phase, out += stage.pitch) {
     const int64_t first = width.input(block.columns.begin, 0) + phase;  // of lane 0
     const Range real = real_cells(width, first, stage.pitch);
@@ -148,103 +149,126 @@ void add_block(const PlaneStage<T>& stage, const Block& block, const T* staged, 
   }
 }
 
+template <class T>
+class PlanesJob final : public Job {
+ public:
+  PlanesJob(const Correlation<T>& c, std::size_t limit)
+      : Job(kPlanes),
+        s_(c.shape),
+        x_(c.x),
+        finish_(c.finish),
+        y_(c.y),
+        stage_(s_),
+        blocks_(s_.k, gemm_kernels<T>().mr),
+        filters_(s_, c.w, false) {
+    const int64_t width = blocks_.size;
+    packed_ = scratch_.shared<T>(blocks_.count * width, cells_);
+    biases_ = scratch_.shared<T>(finish_.bias.data == nullptr ? 0 : s_.k);
+    packing_ = scratch_.shared<std::byte>(static_cast<int64_t>(filters_.scratch_bytes(static_cast<int>(width))));
+    staged_ = scratch_.each<T>(stage_.size);
+    scratch_.fit(limit, threads_for(s_.flops()), "direct");
+  }
+
+  void run(std::byte* memory) const override {
+    const Arrays at(scratch_, memory);
+    T *packed = at(packed_), *biases = finish_.bias.data == nullptr ? nullptr : at(biases_);
+    filters_.pack(packed, static_cast<int>(blocks_.size), {0, s_.k}, {0, cells_}, at(packing_));
+    for (int64_t k = 0; biases != nullptr && k < s_.k; ++k) biases[k] = finish_.bias[k];
+    parallel_for(stage_.units(), scratch_.threads(), [&](int64_t unit, int slot) noexcept {
+      const Block block(stage_, unit);
+      fill_stage(stage_, block, x_, at(staged_, slot));
+      for (int64_t i = 0; i < blocks_.count; ++i) {
+        multiply_filters(stage_, block, at(staged_, slot), blocks_[i], packed + blocks_[i].begin * cells_, blocks_.size,
+                         biases == nullptr ? nullptr : biases + blocks_[i].begin, finish_.relu, y_);
+      }
+    });
+  }
+
+ private:
+  ConvShape s_;
+  Tensor<const T> x_;
+  Finish<T> finish_;
+  Tensor<T> y_;
+  PlaneStage<T> stage_;
+  Blocks blocks_;  // of filters
+  Filters<T> filters_;
+  int64_t cells_ = s_.c * s_.taps();  // of a filter
+  SharedArray<T> packed_, biases_;    // [block][cell][filters], [K]
+  SharedArray<std::byte> packing_;
+  ThreadArray<T> staged_;
+};
+
+template <class T>
+class DotProductsJob final : public Job {
+ public:
+  DotProductsJob(const Reduction<T>& r, std::size_t limit)
+      : Job(kDotProducts),
+        s_(r.shape),
+        dy_(r.dy),
+        x_(r.x),
+        dw_(r.dw),
+        stage_(s_),
+        parts_(stage_.units(), ceil_div(stage_.units(), kEnoughTasks)) {
+    sum_step_ = static_cast<int64_t>(array_bytes(sum_size_, 1, sizeof(T)) / sizeof(T));
+    sums_ = scratch_.shared<T>(parts_.count, sum_step_);
+    staged_ = scratch_.each<T>(stage_.size);
+    scratch_.fit(limit, threads_for(s_.flops()), "direct");
+  }
+
+  void run(std::byte* memory) const override {
+    const Arrays at(scratch_, memory);
+    parallel_for(parts_.count, scratch_.threads(), [&](int64_t part, int slot) noexcept {
+      T *sums = at(sums_) + part * sum_step_, *staged = at(staged_, slot);
+      std::fill_n(sums, sum_size_, T(0));
+      for (int64_t unit = parts_[part].begin; unit < parts_[part].end; ++unit) {
+        const Block block(stage_, unit);
+        fill_stage(stage_, block, x_, staged);
+        add_block(stage_, block, staged, dy_, sums);
+      }
+    });
+    sum_parts(at(sums_), parts_.count, sum_step_, sum_size_);
+    write(at(sums_));
+  }
+
+ private:
+  void write(const T* total) const noexcept {
+    for (int64_t k = 0; k < s_.k; ++k) {
+      for (int64_t c = 0; c < s_.c; ++c) {
+        for_each_cell(dw_, k, c, filter_extents(s_), {0, s_.taps()}, [&](T& gradient, int64_t tap) {
+          const int64_t cell = c * s_.taps() + tap;
+          gradient = total[((cell / cols_ * filter_tiles_ + k / rows_) * cols_ + cell % cols_) * rows_ + k % rows_];
+        });
+      }
+    }
+  }
+
+  ConvShape s_;
+  Tensor<const T> dy_, x_;
+  Tensor<T> dw_;
+  PlaneStage<T> stage_;
+  Blocks parts_;  // of the outputs, each with sums of its own
+  int64_t rows_ = gemm_kernels<T>().dot_rows, cols_ = gemm_kernels<T>().dot_cols;
+  int64_t filter_tiles_ = ceil_div(s_.k, rows_);
+  int64_t sum_size_ = filter_tiles_ * ceil_div(s_.c * s_.taps(), cols_) * rows_ * cols_, sum_step_;
+  SharedArray<T> sums_;  // [part][cell tile][filter tile][cols][rows]
+  ThreadArray<T> staged_;
+};
+
 }  // namespace
 
-// Measured over 3x3 and 5x5 filters, 4 to 64 of them, of 9 to 1200 cells, and rows of 8 to 112 outputs.
 template <class T>
-bool planes_serve(const ConvShape& s, const Tensor<const T>& x, const Tensor<T>& y) {
-  if (x.stride[4] != 1 || y.stride[4] != 1) return false;
-  const Axis& width = s.axis[2];
-  const int64_t lanes = vector_lanes<T>(), used = width.out, padded = stage_columns<T>(used);
-  const bool few_filters = s.k <= lanes && (width.stride == 1 ? 8 * used >= 5 * padded : 2 * used >= 3 * lanes);
-  const bool few_cells = s.c * s.taps() <= kFewCells && 4 * used >= 3 * padded;
-  return 4 * s.k <= 3 * lanes || few_filters || few_cells;
+std::unique_ptr<const Job> planes_job(const Correlation<T>& c, std::size_t limit) {
+  return std::make_unique<PlanesJob<T>>(c, limit);
 }
 
 template <class T>
-void correlate_planes(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& w,
-                      const Vector<const T>& bias, bool relu, const Tensor<T>& y, std::size_t workspace_limit) {
-  const PlaneStage<T> stage(s);
-  const Blocks blocks(s.k, gemm_kernels<T>().mr);
-  const auto width = static_cast<int>(blocks.size);
-  const int64_t cells = s.c * s.taps();
-  const Filters<T> filters(s, w, false);
-  const std::size_t panel_bytes = array_bytes(blocks.count * width, cells, sizeof(T));
-  const std::size_t bias_bytes = bias.data == nullptr ? 0 : array_bytes(s.k, 1, sizeof(T));
-  const std::size_t shared = panel_bytes + bias_bytes + filters.scratch_bytes(width);
-  const std::size_t own = stage.bytes();
-  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
-  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
-  T *packed = memory.at<T>(0), *biases = memory.at<T>(panel_bytes);
-  filters.pack(packed, width, {0, s.k}, {0, cells}, memory.at<std::byte>(panel_bytes + bias_bytes));
-  for (int64_t k = 0; bias.data != nullptr && k < s.k; ++k) biases[k] = bias[k];
-  parallel_for(stage.units(), threads, [&](int64_t unit, int slot) {
-    const Block block(stage, unit);
-    T* staged = memory.at<T>(shared + static_cast<std::size_t>(slot) * own);
-    fill_stage(stage, block, x, staged);
-    for (int64_t i = 0; i < blocks.count; ++i) {
-      multiply_filters(stage, block, staged, blocks[i], packed + blocks[i].begin * cells, width,
-                       bias.data == nullptr ? nullptr : biases + blocks[i].begin, relu, y);
-    }
-  });
+std::unique_ptr<const Job> dot_products_job(const Reduction<T>& r, std::size_t limit) {
+  return std::make_unique<DotProductsJob<T>>(r, limit);
 }
 
-// With 16 registers the tiles of dot products are small: better than panels three quarters of which are empty, not than
-// full ones.
-template <class T>
-bool planes_serve_reduction(const ConvShape& s, const Tensor<const T>& x, const Tensor<const T>& dy) {
-  if (x.stride[4] != 1 || dy.stride[4] != 1) return false;
-  const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t used = s.axis[2].out, padded = stage_columns<T>(used), cells = s.c * s.taps();
-  const bool few_filters = 4 * s.k <= gemm.nr && cells <= kFewCells && 8 * used >= 5 * padded;
-  const bool few_cells = gemm.dot_rows * gemm.dot_cols >= 24 && 2 * cells <= kFewCells && 4 * used >= 3 * padded;
-  return few_filters || few_cells;
-}
-
-template <class T>
-void reduce_planes(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& x, const Tensor<T>& dw,
-                   std::size_t workspace_limit) {
-  const PlaneStage<T> stage(s);
-  const GemmKernels<T>& gemm = gemm_kernels<T>();
-  const int64_t rows = gemm.dot_rows, cols = gemm.dot_cols, filter_tiles = ceil_div(s.k, rows);
-  const int64_t sum_size = filter_tiles * ceil_div(s.c * s.taps(), cols) * rows * cols;
-  const Blocks parts(stage.units(), ceil_div(stage.units(), kEnoughTasks));  // each with sums of its own
-  const std::size_t sum_bytes = array_bytes(sum_size, 1, sizeof(T));
-  const std::size_t shared = array_bytes(parts.count, 1, sum_bytes);
-  const std::size_t own = stage.bytes();
-  const int threads = threads_within(workspace_limit, shared, own, threads_for(s), "direct");
-  const Workspace memory(shared + static_cast<std::size_t>(threads) * own);
-  const auto sums = [&](int64_t part) { return memory.at<T>(static_cast<std::size_t>(part) * sum_bytes); };
-  parallel_for(parts.count, threads, [&](int64_t part, int slot) {
-    T* staged = memory.at<T>(shared + static_cast<std::size_t>(slot) * own);
-    std::fill_n(sums(part), sum_size, T(0));
-    for (int64_t unit = parts[part].begin; unit < parts[part].end; ++unit) {
-      const Block block(stage, unit);
-      fill_stage(stage, block, x, staged);
-      add_block(stage, block, staged, dy, sums(part));
-    }
-  });
-  T* total = sums(0);
-  for (int64_t part = 1; part < parts.count; ++part) {
-    for (int64_t i = 0; i < sum_size; ++i) total[i] += sums(part)[i];
-  }
-  for (int64_t k = 0; k < s.k; ++k) {
-    for (int64_t c = 0; c < s.c; ++c) {
-      for_each_cell(dw, k, c, filter_extents(s), {0, s.taps()}, [&](T& gradient, int64_t tap) {
-        const int64_t cell = c * s.taps() + tap;
-        gradient = total[((cell / cols * filter_tiles + k / rows) * cols + cell % cols) * rows + k % rows];
-      });
-    }
-  }
-}
-
-#define FASTCONV_INSTANTIATE(T)                                                                                   \
-  template bool planes_serve_reduction(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&);         \
-  template void reduce_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&, const Tensor<T>&, \
-                              std::size_t);                                                                       \
-  template bool planes_serve(const ConvShape&, const Tensor<const T>&, const Tensor<T>&);                         \
-  template void correlate_planes(const ConvShape&, const Tensor<const T>&, const Tensor<const T>&,                \
-                                 const Vector<const T>&, bool, const Tensor<T>&, std::size_t);
+#define FASTCONV_INSTANTIATE(T)                                                       \
+  template std::unique_ptr<const Job> planes_job(const Correlation<T>&, std::size_t); \
+  template std::unique_ptr<const Job> dot_products_job(const Reduction<T>&, std::size_t);
 FASTCONV_INSTANTIATE(float)
 FASTCONV_INSTANTIATE(double)
 #undef FASTCONV_INSTANTIATE

@@ -15,6 +15,7 @@
 
 #include "blocks.hpp"
 #include "cpu/gemm/filters.hpp"
+#include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/workspace.hpp"
 #include "cpu/walk/taps.hpp"
 
@@ -59,7 +60,7 @@ void stage_row(const Axis& width, const Tensor<const T>& x, const T* row, int64_
 // How the outputs are cut into blocks of rows and columns, and where the stage of a block holds what.
 template <class T>
 struct Stage {
-  const ConvShape& s;
+  ConvShape s;
   Blocks row_blocks, column_blocks;
   bool planes;                 // channels first
   int64_t pixel;               // elements from one cell to the next of its row
@@ -76,15 +77,15 @@ struct Stage {
         planes(by_planes),
         pixel(planes ? 1 : pixel_size),
         step((column_blocks.size > 1 ? s.axis[2].stride : s.axis[2].window()) * pixel),
-        steps(ceil_div(span(s.axis[2], column_blocks.size) * pixel, step)),
+        steps(ceil_div(s.axis[2].span(column_blocks.size) * pixel, step)),
         row(steps * step) {
     const auto& [depth, height, width] = s.axis;
     const int64_t wanted = std::max(ceil_div(height.out, ceil_div(kEnoughTasks, s.n * depth.out * column_blocks.count)),
-                                    ceil_div(kMinPixels, column_blocks.size));
+                                    ceil_div(tuning::direct::kMinPixels, column_blocks.size));
     const int64_t copies = planes ? s.c : 1;  // of each row
     row_blocks = Blocks(height.out, std::min(fitting<T>(height, copies * depth.filter * row), wanted));
     phases = row_blocks.size > 1 ? height.stride : 1;
-    phase = ceil_div(span(height, row_blocks.size), phases);
+    phase = ceil_div(height.span(row_blocks.size), phases);
     rows = phases * phase;
     if (copies * depth.filter * rows > kMaxStage / row) throw std::bad_alloc();
     plane = planes ? depth.filter * rows * row : 1;
@@ -97,7 +98,6 @@ struct Stage {
     }
   }
 
-  std::size_t bytes() const { return array_bytes(size, 1, sizeof(T)); }
   // Where the stage holds row h of those that a block reads.
   int64_t line(int64_t h) const { return h % phases * phase + h / phases; }
   // Steps of some rows of outputs: those between two rows are not outputs.
@@ -107,11 +107,6 @@ struct Stage {
     const int64_t mr = gemm_kernels<T>().mr;
     return ceil_div(joined(outputs, in_row), mr) < outputs * ceil_div(in_row, mr);
   }
-  // Of the tiles of a block, for one panel of filters.
-  std::size_t output_bytes() const {
-    const int64_t mr = gemm_kernels<T>().mr, nr = gemm_kernels<T>().nr;
-    return array_bytes(row_blocks.size * ceil_div(column_blocks.size, mr), mr * nr, sizeof(T));
-  }
   int64_t units() const { return s.n * s.axis[0].out * row_blocks.count * column_blocks.count; }
 };
 
@@ -120,7 +115,7 @@ template <class T>
 void fill_stage(const Stage<T>& stage, const Block& block, const Tensor<const T>& x, T* out) {
   const ConvShape& s = stage.s;
   const auto& [depth, height, width] = s.axis;
-  const int64_t rows = span(height, block.rows.size()), columns = span(width, block.columns.size());
+  const int64_t rows = height.span(block.rows.size()), columns = width.span(block.columns.size());
   const int64_t lines = depth.filter * stage.rows;  // of a plane, or of all channels
   for (int64_t i = 0; i < (stage.planes ? s.c : 1) * lines; ++i, out += stage.row) {
     const int64_t line = i % lines,

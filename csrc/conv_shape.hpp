@@ -157,6 +157,11 @@ struct ConvShape {
 
   FASTCONV_HD constexpr int64_t group_c() const { return c / groups; }
   FASTCONV_HD constexpr int64_t group_k() const { return k / groups; }
+  constexpr std::array<int64_t, 5> x_extents() const { return {n, c, axis[0].in, axis[1].in, axis[2].in}; }
+  constexpr std::array<int64_t, 5> y_extents() const { return {n, k, axis[0].out, axis[1].out, axis[2].out}; }
+  constexpr std::array<int64_t, 5> w_extents() const {
+    return {k, group_c(), axis[0].filter, axis[1].filter, axis[2].filter};
+  }
   FASTCONV_HD constexpr int64_t taps() const { return axis[0].filter * axis[1].filter * axis[2].filter; }
   FASTCONV_HD constexpr int64_t pixels() const { return axis[0].out * axis[1].out * axis[2].out; }
   FASTCONV_HD constexpr int64_t cells() const { return axis[0].in * axis[1].in * axis[2].in; }

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "conv_shape.hpp"
 
@@ -65,10 +66,25 @@ struct ConvOptions {
   std::size_t workspace_limit = std::numeric_limits<std::size_t>::max();  // bytes
 };
 
+// One of the ways in which an algorithm computes something, and why a call takes it.
+struct Variant {
+  const char* name;
+  const char* reason;
+
+  friend bool operator==(const Variant& a, const Variant& b) { return a.name == b.name; }
+};
+
 // What a call would do, and why.
 struct ConvPlan {
   Algorithm algorithm;
   const char* reason;
+  std::vector<Variant> variants{};  // of its algorithm, in the order in which they run
+  std::size_t workspace = 0;        // bytes
+};
+
+// The element strides of a pass's operands: of x, w and y, of dy, w and dx, or of dy, x and dw.
+struct ConvStrides {
+  std::array<int64_t, 5> a, b, out;
 };
 
 // In place of the number of a tap, a byte: there is none.
@@ -82,8 +98,10 @@ struct Divisor {
 
 namespace FASTCONV_BACKEND {
 
-// std::invalid_argument if the algorithm is named and cannot serve the shape. The choice depends on the geometry alone.
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool float32, Algorithm algorithm);
+// std::invalid_argument if the algorithm is named and cannot serve the shape, or not within the workspace limit. The
+// choice depends on the geometry and the strides alone.
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, const ConvStrides& strides, bool float32,
+                   const ConvOptions& options);
 
 // y = conv(x, w) + bias, then max(y, 0) if relu.
 template <class T>
@@ -102,6 +120,14 @@ void conv_dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, T
 template <class T>
 void conv_wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw,
                 const ConvOptions& options);
+// dx, dw and db of a convolution, each of which may be absent (null): all are planned before the first is written.
+template <class T>
+void conv_grad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<const T> w, Tensor<T> dx,
+               Tensor<T> dw, Vector<T> db, const ConvOptions& options);
+// The same of a transposed convolution, for which dy and dx change places: `shape` has dy as its input.
+template <class T>
+void conv_transpose_grad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<const T> w, Tensor<T> dx,
+                         Tensor<T> dw, Vector<T> db, const ConvOptions& options);
 // db[K]: dy[N,K,Z,P,Q] summed over all axes but K.
 template <class T>
 void conv_bgrad(const std::array<int64_t, 5>& dy_shape, Tensor<const T> dy, Vector<T> db);

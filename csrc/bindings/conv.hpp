@@ -2,6 +2,7 @@
 // the backend's kernel.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <string>
@@ -100,25 +101,100 @@ inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, con
                 [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, xt, dyt, dwt, options); });
 }
 
+// The sums of dy over all axes but its channels.
+template <class T>
+Vector<T> bias_gradient(py::array& db, int64_t channels) {
+  check_output<T>(db, "out", "dy", {channels}, "one per channel of dy");
+  return {static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
+}
+
 inline void conv_bgrad(const py::array& dy, py::array& db, bool channels_last) {
   check_image_rank(dy, "dy");
   visit_float(dy, "dy", [&](auto zero) {
     using T = decltype(zero);
-    const int64_t channels = dy.shape(channels_last ? dy.ndim() - 1 : 1);
-    check_output<T>(db, "out", "dy", {channels}, "one per channel of dy");
+    const auto sums = bias_gradient<T>(db, dy.shape(channels_last ? dy.ndim() - 1 : 1));
     const py::array dy_view = addressable(dy, "dy");
     const auto dyt = readable<T>(dy_view, channels_last);
     const std::array<int64_t, 5> shape = tensor_shape(dy, channels_last);
-    const Vector<T> sums{static_cast<T*>(db.mutable_data()), db.strides(0) / db.itemsize()};
     const KernelScope scope;
     backend::conv_bgrad<T>(shape, dyt, sums);
   });
 }
 
-inline py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float32, const std::string& algorithm) {
+// All gradients at once, those that are not None.
+template <class Run>
+void all_gradients(const Argument& dy, const Argument& x, const py::array& w, const ConvGeometry& g, int64_t channels,
+                   std::optional<py::array>& dx, std::optional<py::array>& dw, std::optional<py::array>& db,
+                   const ConvOptions& options, Run run) {
+  visit_float(dy.array, "dy", [&](auto zero) {
+    using T = decltype(zero);
+    check_precision<T>(options.precision, "dy");
+    check_type<T>(x.array, "x", "dy");
+    check_type<T>(w, "w", "dy");
+    check_shape(dy.array, "dy", dy.shape, dy.why);
+    check_shape(x.array, "x", x.shape, x.why);
+    check_shape(w, "w", g.w, kOfGeometry);
+    if (dx) check_output<T>(*dx, "out[0]", "dy", x.shape, "x's");
+    if (dw) check_output<T>(*dw, "out[1]", "dy", g.w, "w's");
+    const auto sums = db ? bias_gradient<T>(*db, channels) : Vector<T>{};
+    const auto dx_tensor = dx ? writable<T>(*dx, g.channels_last) : Tensor<T>{};
+    const auto dw_tensor = dw ? writable<T>(*dw, false) : Tensor<T>{};
+    const py::array dy_view = addressable(dy.array, "dy"), x_view = addressable(x.array, "x"),
+                    w_view = addressable(w, "w");
+    const auto dyt = readable<T>(dy_view, g.channels_last), xt = readable<T>(x_view, g.channels_last);
+    const auto wt = readable<T>(w_view, false);
+    const KernelScope scope;
+    run(dyt, xt, wt, dx_tensor, dw_tensor, sums);
+  });
+}
+
+inline void conv_grad(const ConvGeometry& g, const py::array& dy, const py::array& x, const py::array& w,
+                      std::optional<py::array> dx, std::optional<py::array> dw, std::optional<py::array> db,
+                      const py::object& algorithm, const py::object& precision, const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  all_gradients({dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+                {x, "x", g.x, kOfGeometry, g.channels_last}, w, g, g.shape.k, dx, dw, db, options,
+                [&](auto... operands) { backend::conv_grad(g.shape, operands..., options); });
+}
+
+inline void conv_transpose_grad(const ConvGeometry& g, const py::array& dy, const py::array& x, const py::array& w,
+                                std::optional<py::array> dx, std::optional<py::array> dw, std::optional<py::array> db,
+                                const py::object& algorithm, const py::object& precision,
+                                const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
+  all_gradients({dy, "dy", g.x, kOfTranspose, g.channels_last}, {x, "x", g.y, kOfGeometry, g.channels_last}, w, g,
+                g.shape.c, dx, dw, db, options,
+                [&](auto... operands) { backend::conv_transpose_grad(g.shape, operands..., options); });
+}
+
+// The strides of a dense array.
+inline std::array<int64_t, 5> dense_strides(const std::array<int64_t, 5>& extents, bool channels_last) {
+  std::array<int64_t, 5> strides{};
+  int64_t span = 1;
+  const std::array<std::size_t, 5> inner_first =
+      channels_last ? std::array<std::size_t, 5>{1, 4, 3, 2, 0} : std::array<std::size_t, 5>{4, 3, 2, 1, 0};
+  for (const std::size_t axis : inner_first) {
+    strides[axis] = span;
+    span *= std::max<int64_t>(1, extents[axis]);
+  }
+  return strides;
+}
+
+// What a call would do on dense arrays: (algorithm, reason, [(variant, reason)], bytes of workspace).
+inline py::tuple plan_conv(const ConvGeometry& g, const std::string& pass, bool float32, const py::object& algorithm,
+                           const py::object& workspace_limit) {
+  const ConvOptions options = conv_options(algorithm, py::str("fp32"), workspace_limit);
   const Pass p = pass == "forward" ? Pass::forward : pass == "input" ? Pass::input : Pass::weight;
-  const ConvPlan plan = backend::plan_conv(p, g.shape, float32, parse_algorithm(algorithm));
-  return py::make_tuple(to_string(plan.algorithm), plan.reason);
+  const auto x = dense_strides(g.shape.x_extents(), g.channels_last);
+  const auto y = dense_strides(g.shape.y_extents(), g.channels_last);
+  const auto w = dense_strides(g.shape.w_extents(), false);
+  const ConvStrides strides = p == Pass::forward ? ConvStrides{x, w, y}
+                              : p == Pass::input ? ConvStrides{y, w, x}
+                                                 : ConvStrides{y, x, w};
+  const ConvPlan plan = backend::plan_conv(p, g.shape, strides, float32, options);
+  py::list variants;
+  for (const Variant& variant : plan.variants) variants.append(py::make_tuple(variant.name, variant.reason));
+  return py::make_tuple(to_string(plan.algorithm), plan.reason, variants, plan.workspace);
 }
 
 }  // namespace fastconv::bindings

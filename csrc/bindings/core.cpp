@@ -3,8 +3,8 @@
 
 #include "batch_norm.hpp"
 #include "conv.hpp"
+#include "cpu/conv.hpp"
 #include "cpu/im2col/blas.hpp"
-#include "cpu/runtime/environment.hpp"
 #include "cpu/runtime/float_mode.hpp"
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/peak.hpp"
@@ -20,14 +20,15 @@ namespace fastconv::bindings {
 PYBIND11_MODULE(_core_of_main, m) {
   m.doc() = "The CPU kernels of fastconv. Arrays are checked here, once; see fastconv.ops for what users call.";
   cpu::kernels();  // a variable of the environment that makes no sense is an error at import
-  cpu::winograd_allowed();
-  cpu::plan_conv(Pass::forward, {}, true, Algorithm::automatic);
+  cpu::check_environment();
   register_geometry(m);
 
   m.def("conv_fprop", conv_fprop);
   m.def("conv_dgrad", conv_dgrad);
   m.def("conv_wgrad", conv_wgrad);
   m.def("conv_bgrad", conv_bgrad);
+  m.def("conv_grad", conv_grad);
+  m.def("conv_transpose_grad", conv_transpose_grad);
   m.def("conv_transpose_fprop", conv_transpose_fprop);
   m.def("conv_transpose_dgrad", conv_transpose_dgrad);
   m.def("conv_transpose_wgrad", conv_transpose_wgrad);
@@ -46,6 +47,12 @@ PYBIND11_MODULE(_core_of_main, m) {
   m.def("relu_dgrad", relu_dgrad);
   m.def("add", add);
   m.def("plan_conv", plan_conv);
+  m.def("conv_variants", [] {
+    py::list all;
+    for (const auto& [algorithm, variant] : cpu::conv_variants())
+      all.append(py::make_tuple(to_string(algorithm), variant.name, variant.reason));
+    return all;
+  });
 
   m.def("num_threads", cpu::num_threads);
   m.def("set_num_threads", cpu::set_num_threads);

@@ -53,6 +53,8 @@ PYBIND11_MODULE(FASTCONV_CUDA_MODULE, m) {
   m.def("conv_dgrad", on_stream(conv_dgrad));
   m.def("conv_wgrad", on_stream(conv_wgrad));
   m.def("conv_bgrad", on_stream(conv_bgrad));
+  m.def("conv_grad", on_stream(conv_grad));
+  m.def("conv_transpose_grad", on_stream(conv_transpose_grad));
   m.def("conv_transpose_fprop", on_stream(conv_transpose_fprop));
   m.def("conv_transpose_dgrad", on_stream(conv_transpose_dgrad));
   m.def("conv_transpose_wgrad", on_stream(conv_transpose_wgrad));

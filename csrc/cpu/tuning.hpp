@@ -6,6 +6,27 @@
 
 namespace fastconv::cpu::tuning {
 
+// Which algorithm auto takes. docs/measured/choices.md
+namespace conv {
+
+// Winograd: channels of either kind, below which vectors of the transforms are partly empty (no fewer than a vector's
+// lanes), and for 5x5 filters, which spare less.
+inline constexpr int64_t kMinWinogradChannels = 8, kLargeWinogradChannels = 16;
+// Winograd: outputs of the batch, below which transforming the filters does not pay: forward and weight gradient,
+// forward with vectors of 16 lanes (which multiply more outputs in the same time), input gradient.
+inline constexpr int64_t kMinWinogradOutputs = 48, kWideWinogradOutputs = 64, kMinWinogradInputs = 16;
+// Channels that come out of a group, from which on each packed patch is multiplied often enough to pay for packing it.
+inline constexpr int64_t kManyOutputs = 256;
+// Channels of a group below which a filter of one cell goes to the direct kernels: a fraction of a panel's terms.
+inline constexpr int64_t kFewChannels = 16;
+// Channels of a group up to which an input gradient would leave most of a tile's rows empty.
+inline constexpr int64_t kFewInputs = 4;
+// Outputs of a row below which a weight gradient's rows are too short to be products of their own.
+inline constexpr int64_t kShortRow = 8;
+
+}  // namespace conv
+
+
 // A ratio that decides, without rounding.
 struct Ratio {
   int64_t numerator, denominator;

@@ -154,11 +154,26 @@ void implicit_wgrad(const ConvShape& s, const Tensor<const T>& dy, const Tensor<
 // The groups' matrices have a row or a sum of one channel: tiles of a product would be nearly empty.
 bool thin(const ConvShape& s) { return s.groups > 1 && (s.group_c() == 1 || s.group_k() == 1); }
 
+// std::invalid_argument if the algorithm is named and cannot serve the shape.
+ConvPlan plan(Pass pass, const ConvShape& shape, Algorithm algorithm) {
+  if (algorithm == Algorithm::im2col || algorithm == Algorithm::winograd) {
+    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) +
+                                "\" has no GPU kernel; \"auto\", \"implicit\" and \"direct\" have");
+  }
+  if (const char* needs = algorithm == Algorithm::wgmma ? wgmma_needs(pass, shape) : nullptr) {
+    throw std::invalid_argument(std::string("algorithm \"wgmma\" cannot serve this: it needs ") + needs +
+                                "; \"auto\", \"implicit\" and \"direct\" can");
+  }
+  if (algorithm != Algorithm::automatic) return {algorithm, "asked for"};
+  if (thin(shape)) return {Algorithm::direct, "groups of one channel or one filter: tiles would be nearly empty"};
+  return {Algorithm::implicit, "a matrix product that gathers the patches"};
+}
+
 // The algorithm to take, after every check of the shape.
 Algorithm choose(Pass pass, const ConvShape& s, const ConvOptions& options) {
   check_extents(s.axis);
   narrow(s.c), narrow(s.k);
-  return plan_conv(pass, s, true, options.algorithm).algorithm;
+  return plan(pass, s, options.algorithm).algorithm;
 }
 
 template <class T>
@@ -174,18 +189,8 @@ void fprop(Algorithm algorithm, const ConvShape& s, const Tensor<const T>& x, co
 
 }  // namespace
 
-ConvPlan plan_conv(Pass pass, const ConvShape& shape, bool, Algorithm algorithm) {
-  if (algorithm == Algorithm::im2col || algorithm == Algorithm::winograd) {
-    throw std::invalid_argument(std::string("algorithm \"") + to_string(algorithm) +
-                                "\" has no GPU kernel; \"auto\", \"implicit\" and \"direct\" have");
-  }
-  if (const char* needs = algorithm == Algorithm::wgmma ? wgmma_needs(pass, shape) : nullptr) {
-    throw std::invalid_argument(std::string("algorithm \"wgmma\" cannot serve this: it needs ") + needs +
-                                "; \"auto\", \"implicit\" and \"direct\" can");
-  }
-  if (algorithm != Algorithm::automatic) return {algorithm, "asked for"};
-  if (thin(shape)) return {Algorithm::direct, "groups of one channel or one filter: tiles would be nearly empty"};
-  return {Algorithm::implicit, "a matrix product that gathers the patches"};
+ConvPlan plan_conv(Pass pass, const ConvShape& shape, const ConvStrides&, bool, const ConvOptions& options) {
+  return plan(pass, shape, options.algorithm);
 }
 
 template <class T>
@@ -234,13 +239,37 @@ void conv_wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tenso
   implicit_wgrad(s, dy, x, dw, options);
 }
 
+template <class T>
+void conv_grad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<const T> w, Tensor<T> dx, Tensor<T> dw,
+               Vector<T> db, const ConvOptions& options) {
+  if (dx.data != nullptr) choose(Pass::input, s, options);  // refuse before the first of them writes
+  if (dw.data != nullptr) choose(Pass::weight, s, options);
+  if (dx.data != nullptr) conv_dgrad(s, dy, w, dx, options);
+  if (dw.data != nullptr) conv_wgrad(s, dy, x, dw, options);
+  if (db.data != nullptr) conv_bgrad(s.y_extents(), dy, db);
+}
+
+template <class T>
+void conv_transpose_grad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<const T> w, Tensor<T> dx,
+                         Tensor<T> dw, Vector<T> db, const ConvOptions& options) {
+  if (dx.data != nullptr) choose(Pass::forward, s, options);
+  if (dw.data != nullptr) choose(Pass::weight, s, options);
+  if (dx.data != nullptr) conv_fprop(s, dy, w, {}, dx, false, options);
+  if (dw.data != nullptr) conv_wgrad(s, x, dy, dw, options);
+  if (db.data != nullptr) conv_bgrad(s.x_extents(), dy, db);
+}
+
 #define FASTCONV_INSTANTIATE(T)                                                                                      \
   template void conv_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, bool,     \
                            const ConvOptions&);                                                                      \
   template void conv_transpose_fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, Tensor<T>, \
                                      bool, const ConvOptions&);                                                      \
   template void conv_dgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
-  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);
+  template void conv_wgrad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<T>, const ConvOptions&);       \
+  template void conv_grad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<const T>, Tensor<T>, Tensor<T>, \
+                          Vector<T>, const ConvOptions&);                                                            \
+  template void conv_transpose_grad(const ConvShape&, Tensor<const T>, Tensor<const T>, Tensor<const T>, Tensor<T>,  \
+                                    Tensor<T>, Vector<T>, const ConvOptions&);
 FASTCONV_INSTANTIATE(Float16)
 FASTCONV_INSTANTIATE(BFloat16)
 FASTCONV_INSTANTIATE(float)

@@ -95,6 +95,32 @@ def conv_wgrad(
     /,
 ) -> None: ...
 def conv_bgrad(dy: _Array, db: _Array, channels_last: bool, /) -> None: ...
+def conv_grad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    x: _Array,
+    w: _Array,
+    dx: _Array | None,
+    dw: _Array | None,
+    db: _Array | None,
+    algorithm: object,
+    precision: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
+def conv_transpose_grad(
+    geometry: ConvGeometry,
+    dy: _Array,
+    x: _Array,
+    w: _Array,
+    dx: _Array | None,
+    dw: _Array | None,
+    db: _Array | None,
+    algorithm: object,
+    precision: object,
+    workspace_limit: object,
+    /,
+) -> None: ...
 def conv_transpose_fprop(
     geometry: ConvGeometry,
     x: _Array,
@@ -176,8 +202,14 @@ def relu_fprop(x: _Array, y: _Array, /) -> None: ...
 def relu_dgrad(dy: _Array, y: _Array, dx: _Array, /) -> None: ...
 def add(a: _Array, b: _Array, y: _Array, relu: bool, /) -> None: ...
 def plan_conv(
-    geometry: ConvGeometry, pass_: str, float32: bool, algorithm: str, /
-) -> tuple[str, str]: ...  # algorithm, reason
+    geometry: ConvGeometry,
+    pass_: str,
+    float32: bool,
+    algorithm: object,
+    workspace_limit: object,
+    /,
+) -> tuple[str, str, list[tuple[str, str]], int]: ...  # algorithm, reason, variants, bytes
+def conv_variants() -> list[tuple[str, str, str]]: ...  # algorithm, variant, reason
 def num_threads() -> int: ...
 def set_num_threads(threads: int, /) -> None: ...
 def exchange_thread_limit(threads: int, /) -> int: ...

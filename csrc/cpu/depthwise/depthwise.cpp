@@ -309,6 +309,49 @@ void wgrad(const ConvShape& s, Tensor<const T> dy, Tensor<const T> x, Tensor<T> 
   reduce_planes(s, dy, x, dw, workspace_limit);
 }
 
+namespace {
+
+template <class T>
+class OldJob final : public Job {
+ public:
+  OldJob(const ConvCall<T>& call, std::size_t limit)
+      : Job({"old", "plans while it runs"}), s_(call.shape), call_(call), limit_(limit) {}
+  void run(std::byte*) const override {
+    const auto& [pass, shape, a, b, finish, out] = call_;
+    if (pass == Pass::forward) return fprop(s_, a, b, finish.bias, finish.relu, out, limit_);
+    if (pass == Pass::weight) return wgrad(s_, a, b, out, limit_);
+    dgrad(s_, a, b, out, limit_);
+    if (!finish.needed()) return;
+    parallel_for(s_.n * s_.c, num_threads(), [&](int64_t plane, int) {
+      const int64_t c = plane % s_.c;
+      for_each_cell(call_.out, plane / s_.c, c, in_extents(s_), {0, s_.cells()},
+                    [&](T& cell, int64_t) { cell = call_.finish(cell, c); });
+    });
+  }
+
+ private:
+  ConvShape s_;
+  ConvCall<T> call_;
+  std::size_t limit_;
+};
+
+}  // namespace
+
+bool serves(Pass pass, const ConvShape& s) {
+  return s.groups > 1 && s.group_c() == 1 && (pass != Pass::input || s.group_k() == 1);
+}
+
+template <class T>
+const ConvAlgorithm<T>& algorithm() {
+  static const ConvAlgorithm<T> depthwise{
+      Algorithm::direct, {}, serves, [](const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
+        jobs.push_back(std::make_unique<OldJob<T>>(call, limit));
+      }};
+  return depthwise;
+}
+template const ConvAlgorithm<float>& algorithm();
+template const ConvAlgorithm<double>& algorithm();
+
 #define FASTCONV_INSTANTIATE(T)                                                                             \
   template void fprop(const ConvShape&, Tensor<const T>, Tensor<const T>, Vector<const T>, bool, Tensor<T>, \
                       std::size_t);                                                                         \

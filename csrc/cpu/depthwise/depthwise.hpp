@@ -1,9 +1,15 @@
 // Convolution with one input channel a group, computed directly: there is no sum over channels to make a product of.
 #pragma once
 
+#include "cpu/walk/call.hpp"
 #include "ops.hpp"
 
 namespace fastconv::cpu::depthwise {
+
+// One channel a group; an input gradient, one filter too.
+bool serves(Pass pass, const ConvShape& shape);
+template <class T>
+const ConvAlgorithm<T>& algorithm();
 
 template <class T>
 void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,

@@ -31,7 +31,7 @@ void plan_one(const Reduction<T>& r, std::size_t limit, Jobs& jobs) {
 template <class T>
 void plan(const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
   if (call.pass == Pass::weight) {
-    for_each_reduction(call, [&](const Reduction<T>& r) { plan_one(r, limit, jobs); });
+    for_each_reduction(call, jobs, [&](const Reduction<T>& r) { plan_one(r, limit, jobs); });
   } else {
     for_each_correlation(call, jobs, [&](const Correlation<T>& c) { plan_one(c, limit, jobs); });
   }

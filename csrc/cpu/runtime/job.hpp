@@ -7,18 +7,11 @@
 #include <utility>
 #include <vector>
 
+#include "ops.hpp"
 #include "scratch.hpp"
 #include "workspace.hpp"
 
 namespace fastconv::cpu {
-
-// One of the ways in which an algorithm computes something, and why a call takes it.
-struct Variant {
-  const char* name;
-  const char* reason;
-
-  friend bool operator==(const Variant& a, const Variant& b) { return a.name == b.name; }
-};
 
 // A part of a call that is ready to run. Its constructor cuts the work, lays out the scratch memory and checks the
 // limit; whatever can be refused is refused there.
@@ -43,6 +36,11 @@ class Job {
 // The jobs of a call, which run one after the other in the same memory.
 class Jobs {
  public:
+  // A description is never run: of many like groups and phases it has the first, and it takes no memory.
+  enum class Purpose { call, description };
+  explicit Jobs(Purpose purpose = Purpose::call) : described_(purpose == Purpose::description) {}
+  bool described() const { return described_; }
+
   void push_back(std::unique_ptr<const Job> job) { jobs_.push_back(std::move(job)); }
   // Forgets all but the first ones: a plan that does not fit after all.
   void keep(std::size_t count) { jobs_.resize(count); }
@@ -50,6 +48,8 @@ class Jobs {
   // Memory beside the jobs' own, for an array that one job makes and a later one reads. All jobs that name the same
   // `use` share it, so of one use only one array may be waiting to be read.
   std::byte* between(std::size_t use, std::size_t bytes) {
+    alignas(kCacheLine) static std::byte nothing[kCacheLine];
+    if (described_) return nothing;
     if (between_.size() <= use) between_.resize(use + 1);
     auto& blocks = between_[use];
     if (blocks.empty() || blocks.back().second < bytes)
@@ -67,6 +67,7 @@ class Jobs {
   }
 
  private:
+  bool described_;
   std::vector<std::unique_ptr<const Job>> jobs_;
   std::vector<std::vector<std::pair<std::unique_ptr<const Workspace>, std::size_t>>> between_;
 };

@@ -56,7 +56,8 @@ Schedule choose(const ConvCall<T>& call, const ConvShape& correlation) {
 template <class T>
 void plan(const ConvCall<T>& call, std::size_t workspace_limit, Jobs& jobs) {
   if (call.pass == Pass::weight) {
-    for_each_reduction(call, [&](const Reduction<T>& group) { jobs.push_back(weight_job(group, workspace_limit)); });
+    for_each_reduction(call, jobs,
+                       [&](const Reduction<T>& group) { jobs.push_back(weight_job(group, workspace_limit)); });
     return;
   }
   for_each_correlation(call, jobs, [&](const Correlation<T>& group) {  // there is one group, and one phase

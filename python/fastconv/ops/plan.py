@@ -13,7 +13,9 @@ from .._backend import geometry as _geometry
 from .._backend.geometry import AxisArgument, PaddingArgument
 from .options import Layout
 
-_AXES = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+_OPS = {f"{op}{axes}d": (op, axes) for op in ("conv", "conv_transpose") for axes in (1, 2, 3)}
+# A pass of a transposed convolution as one of the convolution that it is the adjoint of.
+_TRANSPOSED = {"forward": "input", "input": "forward", "weight": "weight"}
 
 
 @dataclass(frozen=True)
@@ -23,21 +25,26 @@ class Plan:
     op: str
     pass_: str
     algorithm: str
-    reason: str
+    reason: str  # of the algorithm
+    variant: str  # the ways in which the algorithm computes this, as "name (reason)" joined by "; "
     x_shape: tuple[int, ...]
     w_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    layout: str
     dtype: str
     flops: float  # of the definition, multiplications and additions
+    workspace: int  # bytes of scratch memory
     isa: str
     threads: int
 
     def __str__(self) -> str:
         return (
             f"{self.op} {self.pass_}: x {self.x_shape}, w {self.w_shape} -> y {self.output_shape}, "
-            f"{self.dtype}\n"
+            f"{self.layout}, {self.dtype}\n"
             f"  algorithm  {self.algorithm} ({self.reason})\n"
+            f"  variant    {self.variant}\n"
             f"  arithmetic {self.flops / 1e6:.4g} MFLOP by the definition\n"
+            f"  workspace  {self.workspace:,} bytes\n"
             f"  runs on    {self.isa}, up to {self.threads} threads"
         )
 
@@ -51,18 +58,23 @@ def explain(
     dtype: Any = "float32",
     stride: AxisArgument = 1,
     padding: PaddingArgument = 0,
+    output_padding: AxisArgument = 0,
     dilation: AxisArgument = 1,
     groups: int = 1,
     layout: Layout | None = None,
     algorithm: str = "auto",
+    workspace_limit: int | None = None,
 ) -> Plan:
     """How a call of `op` with these shapes would be computed, without computing it.
 
-    op is "conv1d", "conv2d" or "conv3d"; the layout is channels first unless given.
+    op is "conv1d", "conv2d", "conv3d" or "conv_transpose1d", ...2d, ...3d, pass_ the result or the
+    gradient by the input or by the filters. The arrays are taken to be contiguous, of the layout,
+    which is channels first unless given. A named algorithm that cannot serve the call, or not
+    within workspace_limit bytes, is the ValueError that the call itself would raise.
     """
-    if op not in _AXES:
-        raise ValueError(f'op must be "conv1d", "conv2d" or "conv3d", got {op!r}')
-    axes = _AXES[op]
+    if op not in _OPS:
+        raise ValueError(f"op must be one of {', '.join(_OPS)}, got {op!r}")
+    kind, axes = _OPS[op]
     if pass_ not in ("forward", "input", "weight"):
         raise ValueError(f'pass_ must be "forward", "input" or "weight", got {pass_!r}')
     name = np.dtype(dtype).name
@@ -70,20 +82,37 @@ def explain(
         raise TypeError(f"dtype must be float32 or float64, got {name}")
     x = _geometry.shape_of(x_shape, "x_shape", axes)
     w = _geometry.shape_of(w_shape, "w_shape", axes)
-    geometry, y = _geometry.conv_geometry(
-        axes, x, w, stride, padding, dilation, groups, layout or _geometry.LAYOUTS[axes][0]
+    layout = layout or _geometry.LAYOUTS[axes][0]
+    if kind == "conv":
+        if output_padding != 0:
+            raise ValueError(f"output_padding is for transposed convolutions, got it for {op}")
+        geometry, y = _geometry.conv_geometry(
+            axes, x, w, stride, padding, dilation, groups, layout
+        )
+    else:
+        geometry, y = _geometry.transposed_geometry(
+            axes, x, w, stride, padding, output_padding, dilation, groups, layout
+        )
+    chosen, reason, variants, workspace = _core.plan_conv(
+        geometry,
+        pass_ if kind == "conv" else _TRANSPOSED[pass_],
+        name == "float32",
+        algorithm,
+        workspace_limit,
     )
-    chosen, reason = _core.plan_conv(geometry, pass_, name == "float32", algorithm)
     return Plan(
         op,
         pass_,
         chosen,
         reason,
+        "; ".join(f"{variant} ({why})" for variant, why in variants),
         x,
         w,
         y,
+        layout,
         name,
         geometry.flops,
+        workspace,
         _core.isa(),
         _core.num_threads(),
     )

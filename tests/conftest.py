@@ -27,9 +27,9 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20231)
 
 
-@pytest.fixture(params=[1, 2, 3], ids=lambda count: f"{count}thread")
+@pytest.fixture(params=[1, 3], ids=lambda count: f"{count}thread")
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run the test once on each of these numbers of threads."""
+    """Run the test alone and on an odd number of threads; random calls run on two as well."""
     with fastconv.num_threads(request.param):
         yield request.param
 

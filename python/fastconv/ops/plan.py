@@ -75,30 +75,21 @@ def explain(
     if op not in _OPS:
         raise ValueError(f"op must be one of {', '.join(_OPS)}, got {op!r}")
     kind, axes = _OPS[op]
-    if pass_ not in ("forward", "input", "weight"):
+    if pass_ not in _TRANSPOSED:
         raise ValueError(f'pass_ must be "forward", "input" or "weight", got {pass_!r}')
     name = np.dtype(dtype).name
     if name not in ("float32", "float64"):
         raise TypeError(f"dtype must be float32 or float64, got {name}")
-    x = _geometry.shape_of(x_shape, "x_shape", axes)
-    w = _geometry.shape_of(w_shape, "w_shape", axes)
-    layout = layout or _geometry.LAYOUTS[axes][0]
-    if kind == "conv":
-        if output_padding != 0:
-            raise ValueError(f"output_padding is for transposed convolutions, got it for {op}")
-        geometry, y = _geometry.conv_geometry(
-            axes, x, w, stride, padding, dilation, groups, layout
-        )
-    else:
-        geometry, y = _geometry.transposed_geometry(
-            axes, x, w, stride, padding, output_padding, dilation, groups, layout
-        )
+    if kind == "conv" and output_padding != 0:
+        raise ValueError(f"output_padding is for transposed convolutions, got it for {op}")
+    x, w = (_geometry.shape_of(s, n, axes) for s, n in ((x_shape, "x_shape"), (w_shape, "w_shape")))
+    of_axes: str = layout or _geometry.LAYOUTS[axes][0]
+    extra = () if kind == "conv" else (output_padding,)
+    make: Any = _geometry.conv_geometry if kind == "conv" else _geometry.transposed_geometry
+    geometry, y = make(axes, x, w, stride, padding, *extra, dilation, groups, of_axes)
+    of_conv = pass_ if kind == "conv" else _TRANSPOSED[pass_]
     chosen, reason, variants, workspace = _core.plan_conv(
-        geometry,
-        pass_ if kind == "conv" else _TRANSPOSED[pass_],
-        name == "float32",
-        algorithm,
-        workspace_limit,
+        geometry, of_conv, name == "float32", algorithm, workspace_limit
     )
     return Plan(
         op,
@@ -109,7 +100,7 @@ def explain(
         x,
         w,
         y,
-        layout,
+        of_axes,
         name,
         geometry.flops,
         workspace,

@@ -87,7 +87,7 @@ def work(threads: int) -> None:
 def ratio(workers: list[Worker], request: Any, rounds: int) -> float:
     """The time before over the time after."""
     times = [[worker.ask(request) for worker in workers] for _ in range(rounds)]
-    before, after = (statistics.median(side) for side in zip(*times, strict=True))
+    before, after = (float(statistics.median(side)) for side in zip(*times, strict=True))
     return before / after
 
 

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "conv_shape.hpp"
@@ -71,7 +72,7 @@ struct Variant {
   const char* name;
   const char* reason;
 
-  friend bool operator==(const Variant& a, const Variant& b) { return a.name == b.name; }
+  friend bool operator==(const Variant& a, const Variant& b) { return std::string_view(a.name) == b.name; }
 };
 
 // What a call would do, and why.

@@ -66,6 +66,15 @@ CONVOLUTIONS = [
     Way("direct", "staged pixels", "input", (2, 40, 9, 11), (70, 40, 3, 2), stride=2),
     Way("direct", "dot products", "weight", (2, 5, 9, 33), (2, 5, 3, 2)),
     Way("direct", "staged patches", "weight", (2, 40, 9, 11), (70, 40, 3, 2)),
+    Way("direct", "pixels", "forward", (2, 9, 19, 21), (9, 1, 3, 2), "NHWC", groups=9),
+    Way("direct", "pixels", "weight", (2, 9, 19, 21), (9, 1, 3, 2), "NHWC", groups=9),
+    Way("direct", "small planes", "forward", (2, 9, 9, 11), (9, 1, 3, 2), padding=1, groups=9),
+    Way("direct", "small planes", "weight", (1, 9, 9, 11), (9, 1, 3, 2), padding=1, groups=9),
+    Way("direct", "3x3 planes", "forward", (2, 9, 19, 21), (9, 1, 3, 3), padding=1, groups=9),
+    Way("direct", "3x3 planes", "weight", (2, 9, 19, 21), (9, 1, 3, 3), padding=1, groups=9),
+    Way("direct", "rows", "forward", (2, 9, 19, 21), (18, 1, 3, 2), padding=1, groups=9),
+    Way("direct", "rows", "weight", (2, 9, 19, 21), (9, 1, 3, 2), padding=1, groups=9),
+    Way("direct", "spread planes", "input", (2, 9, 19, 21), (9, 1, 3, 3), stride=2, groups=9),
 ]
 WINOGRAD = [
     Way("winograd", "F(2x2, 3x3) by filters", "forward", (1, 1, 4, 6), (16, 1, 3, 3)),

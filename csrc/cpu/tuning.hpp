@@ -35,6 +35,11 @@ struct Ratio {
 constexpr bool within(int64_t part, Ratio ratio, int64_t whole) {
   return ratio.denominator * part <= ratio.numerator * whole;
 }
+// Whether part >= ratio * whole.
+constexpr bool reaches(int64_t part, Ratio ratio, int64_t whole) {
+  return ratio.denominator * part >= ratio.numerator * whole;
+}
+
 // docs/measured/gemm.md
 namespace gemm {
 
@@ -180,19 +185,19 @@ inline constexpr int64_t kAliasedLines = 16;
 
 // Outputs of a row as lanes. Measured over 3x3 and 5x5 filters, 4 to 64 of them, of 9 to 1200 cells, and rows of 8 to
 // 112 outputs. Filters, in vectors, up to which turning tiles of outputs into rows costs as much as computing them.
-inline constexpr double kFewFilters = 0.75;
+inline constexpr Ratio kFewFilters{3, 4};
 // The part of the vectors that the outputs of a row fill: enough for one vector of filters, and enough for filters of
 // few cells, however many they are.
-inline constexpr double kFairUse = 0.625, kGoodUse = 0.75;
+inline constexpr Ratio kFairUse{5, 8}, kGoodUse{3, 4};
 // With a stride: vectors that a row's outputs fill at least.
-inline constexpr double kStridedRow = 1.5;
+inline constexpr Ratio kStridedRow{3, 2};
 // Cells of a filter.
 inline constexpr int64_t kFewCells = 160;
 // Vectors of outputs that are worth one more, to begin at a cache line.
 inline constexpr int64_t kLongRow = 4;
 
 // Weight gradient. Filters, in panels, that leave most of a panel empty: dot products win.
-inline constexpr double kFewPanelFilters = 0.25;
+inline constexpr Ratio kFewPanelFilters{1, 4};
 // Cells of a filter, and sums of a tile, with which dot products beat full panels: the tiles of 16 registers are
 // smaller.
 inline constexpr int64_t kFewDotCells = kFewCells / 2;
@@ -204,5 +209,21 @@ static_assert(kSumBytes <= kL2Bytes);
 inline constexpr int64_t kSumCost = 4;
 
 }  // namespace direct
+
+// docs/measured/depthwise.md
+namespace depthwise {
+
+// Vectors of channels, and rows of outputs, that are computed together: they share a page of memory and the rows of x
+// between them, which stay in the first-level cache.
+inline constexpr int64_t kVectors = 32, kBandRows = 9;
+// Tasks that a weight gradient is cut into, each with sums of its own.
+inline constexpr int64_t kMinTasks = 4;
+// Cells of a plane along whose rows vectors would be mostly empty.
+inline constexpr int64_t kSmallPlane = 16 * 16;
+// Cells of planes that are a task together.
+inline constexpr int64_t kTaskCells = 1 << 12;
+static_assert(kTaskCells * 8 <= kL1Bytes);
+
+}  // namespace depthwise
 
 }  // namespace fastconv::cpu::tuning

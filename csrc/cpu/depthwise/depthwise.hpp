@@ -2,22 +2,13 @@
 #pragma once
 
 #include "cpu/walk/call.hpp"
-#include "ops.hpp"
 
 namespace fastconv::cpu::depthwise {
 
-// One channel a group; an input gradient, one filter too.
+// The input gradient needs one filter a group as well.
 bool serves(Pass pass, const ConvShape& shape);
-template <class T>
-const ConvAlgorithm<T>& algorithm();
 
 template <class T>
-void fprop(const ConvShape& shape, Tensor<const T> x, Tensor<const T> w, Vector<const T> bias, bool relu, Tensor<T> y,
-           std::size_t workspace_limit);
-// Needs one filter a group as well.
-template <class T>
-void dgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> w, Tensor<T> dx, std::size_t workspace_limit);
-template <class T>
-void wgrad(const ConvShape& shape, Tensor<const T> dy, Tensor<const T> x, Tensor<T> dw, std::size_t workspace_limit);
+const ConvAlgorithm<T>& algorithm();
 
 }  // namespace fastconv::cpu::depthwise

@@ -18,9 +18,8 @@ struct Run {
 inline std::vector<Run> runs_of(const Axis& a) {
   std::vector<Run> runs;
   for (int64_t o = 0; o < a.out; ++o) {
-    Range taps{0, a.filter};
-    while (taps.begin < taps.end && a.input(o, taps.begin) < 0) ++taps.begin;
-    while (taps.end > taps.begin && a.input(o, taps.end - 1) >= a.in) --taps.end;
+    Range taps = a.taps(o);
+    if (taps.size() == 0) taps = {};  // wherever they would be
     if (runs.empty() || runs.back().taps.begin != taps.begin || runs.back().taps.end != taps.end)
       runs.push_back({{o, o}, taps});
     runs.back().outputs.end = o + 1;
@@ -85,7 +84,7 @@ class Rectangles {
     }
   }
 
-  const ConvShape& s_;
+  ConvShape s_;
   std::array<int64_t, 5> x_, y_;
   std::vector<Run> depths_, rows_, columns_;
   std::vector<PixelTap> taps_;
@@ -102,6 +101,12 @@ void pack_pixel_weights(const ConvShape& s, const Tensor<const T>& w, const Vect
     for_each_cell(w, k, 0, filter_extents(s), {0, taps}, [&](const T& cell, int64_t tap) { out[tap * lanes] = cell; });
     if (bias.data != nullptr) out[taps * lanes] = bias[k];
   }
+}
+
+// The taps of one filter, contiguous.
+template <class T>
+void copy_filter(const ConvShape& s, const Tensor<const T>& w, int64_t k, T* weights) {
+  for_each_cell(w, k, 0, filter_extents(s), {0, s.taps()}, [&](const T& cell, int64_t tap) { weights[tap] = cell; });
 }
 
 // The stride, 1 or 2, of a convolution that the kernels for 3x3 filters serve; else 0.
@@ -166,7 +171,7 @@ class Pixels {
  private:
   int64_t pad_top(Range rows) const { return s_.axis[1].pad_begin - rows.begin * stride_; }
 
-  const ConvShape& s_;
+  ConvShape s_;
   Strides x_, y_;
   Rectangles<T> rectangles_;
   int64_t stride_;

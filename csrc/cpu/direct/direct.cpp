@@ -10,11 +10,11 @@ namespace {
 
 using namespace tuning::direct;
 
-// The part of the vectors that a row of outputs fills.
+// Whether a row of outputs fills that part of its vectors.
 template <class T>
-double row_use(const ConvShape& s) {
+bool fills(const ConvShape& s, tuning::Ratio part) {
   const int64_t lanes = vector_lanes<T>(), out = s.axis[2].out;
-  return static_cast<double>(out) / static_cast<double>(ceil_div(out, lanes) * lanes);
+  return tuning::reaches(out, part, ceil_div(out, lanes) * lanes);
 }
 
 template <class T>
@@ -42,14 +42,13 @@ void plan(const ConvCall<T>& call, std::size_t limit, Jobs& jobs) {
 template <class T>
 Variant choose(const Correlation<T>& c) {
   const ConvShape& s = c.shape;
-  const auto lanes = static_cast<double>(vector_lanes<T>()), filters = static_cast<double>(s.k);
+  const int64_t lanes = vector_lanes<T>();
   const Axis& width = s.axis[2];
   if (c.x.stride[4] == 1 && c.y.stride[4] == 1) {
-    if (filters <= kFewFilters * lanes) return kPlanes;
-    const bool long_rows =
-        width.stride == 1 ? row_use<T>(s) >= kFairUse : static_cast<double>(width.out) >= kStridedRow * lanes;
-    if (filters <= lanes && long_rows) return kPlanes;
-    if (s.c * s.taps() <= kFewCells && row_use<T>(s) >= kGoodUse) return kPlanes;
+    if (tuning::within(s.k, kFewFilters, lanes)) return kPlanes;
+    const bool long_rows = width.stride == 1 ? fills<T>(s, kFairUse) : tuning::reaches(width.out, kStridedRow, lanes);
+    if (s.k <= lanes && long_rows) return kPlanes;
+    if (s.c * s.taps() <= kFewCells && fills<T>(s, kGoodUse)) return kPlanes;
   }
   if (s.c <= kFewChannels && c.x.stride[4] == 1) return kStagedPlanes;
   return kStagedPixels;
@@ -63,10 +62,10 @@ Variant choose(const Reduction<T>& r) {
   const GemmKernels<T>& gemm = gemm_kernels<T>();
   const int64_t cells = s.c * s.taps();
   if (r.x.stride[4] == 1 && r.dy.stride[4] == 1) {
-    const bool empty_panels = static_cast<double>(s.k) <= kFewPanelFilters * gemm.nr;
-    if (empty_panels && cells <= kFewCells && row_use<T>(s) >= kFairUse) return kDotProducts;
+    const bool empty_panels = tuning::within(s.k, kFewPanelFilters, gemm.nr);
+    if (empty_panels && cells <= kFewCells && fills<T>(s, kFairUse)) return kDotProducts;
     const bool large_tiles = gemm.dot_rows * gemm.dot_cols >= kMinDotSums;
-    if (large_tiles && cells <= kFewDotCells && row_use<T>(s) >= kGoodUse) return kDotProducts;
+    if (large_tiles && cells <= kFewDotCells && fills<T>(s, kGoodUse)) return kDotProducts;
   }
   return kStagedPatches;
 }

@@ -3,8 +3,9 @@
 
 #include <utility>
 
+#include "adjoint.hpp"
 #include "call.hpp"
-#include "phases.hpp"
+#include "patches.hpp"
 
 namespace fastconv::cpu {
 
@@ -21,35 +22,6 @@ inline ConvShape one_group(const ConvShape& s) {
 template <class T>
 Tensor<T> channels_from(const Tensor<T>& t, int64_t channel) {
   return {t.at(0, channel), t.stride};
-}
-
-template <class T>
-Vector<const T> channels_from(const Vector<const T>& bias, int64_t channel) {
-  return {bias.data != nullptr ? &bias[channel] : nullptr, bias.stride};
-}
-
-// Calls visit(shape, x, w, y, first filter) for each group.
-template <class X, class W, class Y, class Visit>
-void for_each_group(const ConvShape& s, const Tensor<X>& x, const Tensor<W>& w, const Tensor<Y>& y, Visit visit) {
-  const ConvShape group = one_group(s);
-  for (int64_t c = 0, k = 0; k < s.k; c += group.c, k += group.k)
-    visit(group, channels_from(x, c), Tensor<W>{w.at(k, 0), w.stride}, channels_from(y, k), k);
-}
-
-// Calls correlate(shape, dy, w, bias, dx) for the convolutions from dy's channels to dx's.
-template <class T, class Correlate>
-void for_each_adjoint_group(const ConvShape& s, const Tensor<const T>& dy, const Tensor<const T>& w,
-                            const Vector<const T>& bias, bool relu, const Tensor<T>& dx, Correlate correlate) {
-  const auto visit = [&](const ConvShape& phase, const Tensor<const T>& taps, const Tensor<T>& inputs) {
-    ConvShape group = one_group(phase);
-    std::swap(group.c, group.k);
-    for (int64_t c = 0, k = 0; c < s.c; c += group.k, k += group.c) {
-      Tensor<const T> filters{taps.at(k, 0), taps.stride};
-      std::swap(filters.stride[0], filters.stride[1]);
-      correlate(group, channels_from(dy, k), filters, channels_from(bias, c), channels_from(inputs, c));
-    }
-  };
-  for_each_phase(s, w, dx, visit, bias, relu);
 }
 
 inline constexpr Variant kNoTerms{"fill", "no sum has a term: the outputs are the bias, or zero"};
@@ -76,6 +48,21 @@ class FillJob final : public Job {
   Pass pass_;
 };
 
+// Calls visit(shape, taps, inputs) for each phase of the stride of an input gradient, with all groups.
+template <class T, class Visit>
+void for_each_phase(const ConvCall<T>& call, Jobs& jobs, Visit visit) {
+  bool gaps = false;
+  const auto ignore = [](const auto&...) {};
+  fastconv::for_each_phase(call.shape, call.b, call.out, ignore, [&](const auto&...) { gaps = true; });
+  // At once, with the inputs that taps reach: phase by phase, each line of dx would be written several times.
+  if (gaps) jobs.push_back(std::make_unique<FillJob<T>>(kGaps, call));
+  int64_t phases = 0;
+  const auto phase = [&](const ConvShape& shape, const Tensor<const T>& taps, const Tensor<T>& inputs) {
+    if (!jobs.described() || ++phases <= kDescribedPhases) visit(shape, taps, inputs);
+  };
+  fastconv::for_each_phase(call.shape, call.b, call.out, phase, ignore);
+}
+
 // Calls visit(correlation) for each convolution of one group that a forward pass or an input gradient is made of: its
 // groups, or the groups of each phase of the stride, which go from dy's channels to dx's.
 template <class T, class Visit>
@@ -93,14 +80,7 @@ void for_each_correlation(const ConvCall<T>& call, Jobs& jobs, Visit visit) {
     }
     return;
   }
-  bool gaps = false;
-  const auto ignore = [](const auto&...) {};
-  fastconv::for_each_phase(s, call.b, call.out, ignore, [&](const auto&...) { gaps = true; });
-  // At once, with the inputs that taps reach: phase by phase, each line of dx would be written several times.
-  if (gaps) jobs.push_back(std::make_unique<FillJob<T>>(kGaps, call));
-  int64_t phases = 0;
-  const auto phase = [&](const ConvShape& shape, const Tensor<const T>& taps, const Tensor<T>& inputs) {
-    if (jobs.described() && ++phases > kDescribedPhases) return;
+  for_each_phase(call, jobs, [&](const ConvShape& shape, const Tensor<const T>& taps, const Tensor<T>& inputs) {
     ConvShape group = one_group(shape);
     std::swap(group.c, group.k);
     for (int64_t g = 0, c = 0, k = 0; g < groups; ++g, c += group.k, k += group.c) {
@@ -108,8 +88,7 @@ void for_each_correlation(const ConvCall<T>& call, Jobs& jobs, Visit visit) {
       std::swap(filters.stride[0], filters.stride[1]);
       visit(Correlation<T>{group, channels_from(call.a, k), filters, call.finish.from(c), channels_from(inputs, c)});
     }
-  };
-  fastconv::for_each_phase(s, call.b, call.out, phase, ignore);
+  });
 }
 
 // Calls visit(reduction) for the weight gradient of each group.

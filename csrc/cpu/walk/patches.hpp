@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
-#include <vector>
 
 #include "cpu/runtime/thread_pool.hpp"
 #include "ops.hpp"
@@ -67,13 +66,6 @@ inline Range real_cells(const Axis& a, int64_t first, int64_t count) {
   return {std::min(end, first < 0 ? ceil_div(-first, a.stride) : 0), end};
 }
 
-// axis.outputs(tap) of every tap: divisions that a loop over rows should not repeat.
-inline std::vector<Range> tap_outputs(const Axis& axis) {
-  std::vector<Range> ranges;
-  for (int64_t tap = 0; tap < axis.filter; ++tap) ranges.push_back(axis.outputs(tap));
-  return ranges;
-}
-
 // Cuts a block of flat positions of a volume into runs along its last axis: visit(offset in the block, z, p, run of q).
 template <class Visit>
 void for_each_run(const Extents& extents, Range block, Visit visit) {
@@ -100,13 +92,6 @@ void for_each_cell(const Tensor<T>& t, int64_t n, int64_t c, const Extents& exte
     T* cell = plane + z * t.stride[2] + p * t.stride[3] + q.begin * t.stride[4];
     for (int64_t i = 0; i < q.size(); ++i) visit(cell[i * t.stride[4]], offset + i);
   });
-}
-
-// The epilogue of one value: plus the channel's bias, through relu.
-template <class T>
-T finish(T value, const Vector<const T>& bias, bool relu, int64_t channel) {
-  if (bias.data != nullptr) value += bias[channel];
-  return relu && value < 0 ? T(0) : value;  // NaN stays NaN
 }
 
 // Sets a whole tensor [rows, channels, extents] to value(channel), along its contiguous axis.

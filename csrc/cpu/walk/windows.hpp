@@ -38,10 +38,6 @@ class Windows {
     return axis_[0].input(z, 0) * stride_[2] + axis_[1].input(p, 0) * stride_[3] + axis_[2].input(q, 0) * stride_[4];
   }
 
-  // Whether every tap's depth and height (and width) are inside.
-  bool whole_row(int64_t z, int64_t p) const { return whole(axis_[0], z) && whole(axis_[1], p); }
-  bool whole_pixel(int64_t z, int64_t p, int64_t q) const { return whole_row(z, p) && whole(axis_[2], q); }
-
   // Calls visit(number) for each tap of row (z, p) whose depth and height are inside.
   template <class Visit>
   void for_each_row_tap(int64_t z, int64_t p, Visit visit) const {
@@ -65,8 +61,6 @@ class Windows {
   }
 
  private:
-  static bool whole(const Axis& a, int64_t o) { return a.input(o, 0) >= 0 && a.input(o, a.filter - 1) < a.in; }
-
   std::array<Axis, 3> axis_;
   std::array<int64_t, 5> stride_;
   std::vector<RowTap> row_taps_;

@@ -87,6 +87,13 @@ struct AxisOf {
     return limit < filter ? limit : filter;
   }
 
+  // The inputs at one remainder of the stride are a phase, numbered 0, 1, ... in it: how many there are, and of one ...
+  FASTCONV_HD constexpr Int phases() const { return stride < in ? stride : in; }
+  FASTCONV_HD constexpr Int phase_size(Int phase) const { return up(in - phase, stride); }
+  // ... the phase that tap f reads, and the number there of the input that it reads at outputs(f).begin.
+  FASTCONV_HD constexpr Int phase_of_tap(Int f) const { return input(outputs(f).begin, f) % stride; }
+  FASTCONV_HD constexpr Int first_of_tap(Int f) const { return input(outputs(f).begin, f) / stride; }
+
   // The outputs whose taps are all real cells; empty if there is none.
   FASTCONV_HD constexpr Range inner_outputs() const {
     const Range first = outputs(0), last = outputs(filter - 1);

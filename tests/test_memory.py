@@ -29,6 +29,14 @@ def in_a_thread_of_its_own(call):
     thread.start()
     thread.join()
 
+def peak(call):
+    # Of the memory while the call runs, over that before.
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = memory("VmRSS")
+    in_a_thread_of_its_own(call)
+    return memory("VmHWM") - before
+
 def integers(low, high, count):
     return tuple(int(n) for n in rng.integers(low, high, count, endpoint=True))
 
@@ -127,14 +135,6 @@ def least(call, algorithm):
         return int(re.search(r"needs at least (\\d+)", str(error))[1])
     return 0
 
-def peak(call):
-    # Of the memory while the call runs, over that before.
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before = memory("VmRSS")
-    in_a_thread_of_its_own(call)
-    return memory("VmHWM") - before
-
 def check(call, algorithm):
     needed = least(call, algorithm)
     unlimited = lambda: call(algorithm=algorithm)
@@ -164,6 +164,63 @@ else:
 """
 )
 
+LONG_AXES = (
+    PRELUDE
+    + """
+SIZE = 4_000_000
+fastconv.set_num_threads(2)
+
+def check_averages(x, window, **options):
+    y = fastconv.avg_pool2d(x, window, **options)
+    dx = np.empty_like(x)
+    yield lambda: fastconv.avg_pool2d(x, window, out=y, **options)
+    yield lambda: fastconv.avg_pool2d_grad(y, x.shape, window, out=dx, **options)
+
+def calls():
+    row = np.ones((1, 1, 1, SIZE), np.float32)
+    for stride in (1, 2, 3):
+        yield from check_averages(row, (1, 4), stride=(1, stride))
+    yield from check_averages(row.reshape(1, 1, SIZE, 1), (4, 1), stride=(2, 1))
+    yield from check_averages(row.reshape(1, 1, SIZE // 8, 8), (4, 2), stride=(1, 2))
+    yield from check_averages(row[..., ::2], (1, SIZE // 2))
+    yield from check_averages(row.reshape(1, 1, SIZE // 4, 4), (1, 3), layout="NHWC")
+    halves = np.empty((1, 1, 1, SIZE // 2), np.float32)
+    yield lambda: fastconv.adaptive_avg_pool2d(row, (1, SIZE // 2), out=halves)
+    whole = np.empty_like(row)
+    yield lambda: fastconv.adaptive_avg_pool2d_grad(halves, row.shape, out=whole)
+
+try:
+    peak(lambda: None)
+except OSError as error:
+    print("skip:", error)
+else:
+    for number, call in enumerate(calls()):
+        in_a_thread_of_its_own(call)
+        used = peak(call)
+        assert used < 3 * MIB, (number, used / MIB)
+    print("checked")
+"""
+)
+
+# Any loop over these extents, and any table of them, would be noticed.
+EMPTY_BATCHES = """
+import numpy as np
+import fastconv
+
+for shape in ((0, 3, 2, 1 << 40), (0, 3, 1 << 40, 2), (2, 0, 1 << 20, 1 << 20)):
+    for layout in ("NCHW", "NHWC"):
+        x = np.empty(shape if layout == "NCHW" else (*shape[:1], *shape[2:], shape[1]), np.float32)
+        for options in ({"stride": 1}, {"stride": 2, "padding": 1}, {"stride": (2, 3)}):
+            y = fastconv.avg_pool2d(x, 2, layout=layout, **options)
+            dx = fastconv.avg_pool2d_grad(y, x.shape, 2, layout=layout, **options)
+            assert dx.shape == x.shape
+            y, indices = fastconv.max_pool2d(x, 2, return_indices=True, layout=layout, **options)
+            dx = fastconv.max_pool2d_grad(y, indices, x.shape, layout=layout)
+            assert dx.shape == x.shape
+        y = fastconv.adaptive_avg_pool2d(x, (1, 2), layout=layout)
+        assert fastconv.adaptive_avg_pool2d_grad(y, x.shape, layout=layout).shape == x.shape
+"""
+
 
 @pytest.mark.slow
 def test_a_thousand_shapes_leave_no_more_memory_than_a_few() -> None:
@@ -177,3 +234,12 @@ def test_what_is_large_or_of_a_dead_thread_is_given_back() -> None:
 def test_a_call_stays_within_its_workspace_limit() -> None:
     if run_python(WITHIN_THE_LIMIT).startswith("skip"):
         pytest.skip("the peak of the memory cannot be reset here")
+
+
+def test_averages_of_a_long_axis_take_no_memory_that_grows_with_it() -> None:
+    if run_python(LONG_AXES).startswith("skip"):
+        pytest.skip("the peak of the memory cannot be reset here")
+
+
+def test_pools_of_an_empty_batch_return_at_once() -> None:
+    run_python(EMPTY_BATCHES)

@@ -26,7 +26,6 @@ inline constexpr int64_t kShortRow = 8;
 
 }  // namespace conv
 
-
 // A ratio that decides, without rounding.
 struct Ratio {
   int64_t numerator, denominator;
@@ -225,5 +224,50 @@ inline constexpr int64_t kTaskCells = 1 << 12;
 static_assert(kTaskCells * 8 <= kL1Bytes);
 
 }  // namespace depthwise
+
+// docs/measured/pooling.md
+namespace pool {
+
+// Averages. Cells of a task: fewer would be over before another thread has begun.
+inline constexpr int64_t kTaskCells = 1 << 14;
+// Outputs or cells of a row that are made together, and of an axis that has tables: what stands beside a task stays in
+// half of a second-level cache, in double.
+inline constexpr int64_t kLineCells = 1 << 14;
+static_assert(4 * kLineCells * int64_t{8} <= kL2Bytes / 2);
+// Channels of a task, so that the few pixels of a global average can be shared out.
+inline constexpr int64_t kTaskChannels = 256;
+// Rows that one call of the kernel adds.
+inline constexpr int kRowsTogether = 64;
+
+// Maxima. Cells of the planes that are one task, unless one plane has more.
+inline constexpr int64_t kTaskPlaneCells = 1 << 12;
+// Taps of windows that have tables: those of larger ones would outgrow the caches. A tap takes 32 bytes of them.
+inline constexpr int64_t kTableTaps = 1 << 16;
+static_assert(kTableTaps * int64_t{32} <= 2 * kL2Bytes);
+// Columns of the window of a row's only output that are worth being lanes.
+inline constexpr int64_t kManyColumns = 8;
+// Maxima that are held in a first-level cache before they are stored, and taps of a large window that are looked at
+// together.
+inline constexpr int64_t kHeldLanes = 256, kPieceTaps = 256;
+static_assert(kHeldLanes * int64_t{16} + kPieceTaps * int64_t{32} <= kL1Bytes);
+
+}  // namespace pool
+
+// docs/measured/elementwise.md
+namespace elementwise {
+
+// Elements of a task of ReLU: half a first-level cache or so.
+inline constexpr int64_t kBlock = 1 << 14;
+
+// Sums: parts of the rows, or of the batch, that are summed apart and added in order; sums of a task, which are some
+// cache lines of each row, and fewer where there are few rows; elements for which a second thread pays.
+inline constexpr int64_t kParts = 16, kColumns = 64, kFewColumns = 16, kFewRows = 4;
+inline constexpr double kSerialSums = 1e5;
+
+// Batch normalisation: cells of a task, and values of a run that is gathered, which stay in a first-level cache.
+inline constexpr int64_t kTaskCells = 1 << 14, kGathered = 512;
+static_assert(3 * kGathered * int64_t{8} <= kL1Bytes);
+
+}  // namespace elementwise
 
 }  // namespace fastconv::cpu::tuning

@@ -7,8 +7,10 @@
 #include <cmath>
 
 #include "cpu/runtime/isa.hpp"
+#include "cpu/runtime/scratch.hpp"
 #include "cpu/runtime/thread_pool.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
+#include "cpu/walk/parts.hpp"
 #include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu {
@@ -16,16 +18,13 @@ namespace {
 
 using Shape = std::array<int64_t, 5>;
 
-constexpr int64_t kLanes = 16;      // no kernel has more
-constexpr int64_t kGathered = 512;  // values of a run that is gathered: it stays in L1
-constexpr int64_t kTaskCells = 1 << 14;
-constexpr int64_t kParts = 16;  // sums of the batch that are taken apart and added in order
+using namespace tuning::elementwise;
 
 Extents extents_of(const Shape& s) { return {s[2], s[3], s[4]}; }
 int64_t cells_per_channel(const Shape& s) { return s[0] * volume(extents_of(s)); }
 
 int threads_for(const Shape& s) {
-  return static_cast<double>(s[1]) * static_cast<double>(cells_per_channel(s)) < 3e4 ? 1 : num_threads();
+  return cpu::threads_for(static_cast<double>(s[1]) * static_cast<double>(cells_per_channel(s)), kSerialCells);
 }
 
 template <class T, class... Others>
@@ -86,19 +85,15 @@ struct ChannelSums {
     } else {
       sum_planes();
     }
-    for (int64_t part = 1; part < kParts; ++part) {
-      for (int64_t c = 0; c < shape[1]; ++c) {
-        sum[c] += sum[part * shape[1] + c];
-        product[c] += product[part * shape[1] + c];
-      }
-    }
+    sum_parts(sum, kParts, shape[1], shape[1]);
+    sum_parts(product, kParts, shape[1], shape[1]);
   }
 
  private:
   void sum_pixels() const {
     const int64_t rows = shape[0] * shape[2] * shape[3];
     const Blocks parts(rows, ceil_div(rows, kParts));
-    parallel_for(parts.count, threads_for(shape), [&](int64_t part, int) {
+    parallel_for(parts.count, threads_for(shape), [&](int64_t part, int) noexcept {
       double *s = sum + part * shape[1], *p = product + part * shape[1];
       for (int64_t row = parts[part].begin; row < parts[part].end; ++row) {
         const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
@@ -112,7 +107,7 @@ struct ChannelSums {
     const Runs runs(shape, a, b);
     const Blocks parts(shape[0], ceil_div(shape[0], kParts));
     const Blocks channels(shape[1], kTaskCells / std::max<int64_t>(1, volume(runs.extents)));
-    parallel_for(parts.count * channels.count, threads_for(shape), [&](int64_t task, int) {
+    parallel_for(parts.count * channels.count, threads_for(shape), [&](int64_t task, int) noexcept {
       const int64_t part = task % parts.count;
       const Range block = channels[task / parts.count];
       for (int64_t n = parts[part].begin; n < parts[part].end; ++n) {
@@ -123,10 +118,10 @@ struct ChannelSums {
 
   void add_plane(const Runs& runs, int64_t n, int64_t c, int64_t at) const {
     const int64_t lanes = vector_lanes<T>();
-    T shift_a[kLanes], shift_b[kLanes], buffer_a[kGathered], buffer_b[kGathered];
+    T shift_a[kMaxLanes], shift_b[kMaxLanes], buffer_a[kGathered], buffer_b[kGathered];
     std::fill_n(shift_a, lanes, a0[c]);
     std::fill_n(shift_b, lanes, b0[c]);
-    double s[kLanes] = {}, p[kLanes] = {};
+    double s[kMaxLanes] = {}, p[kMaxLanes] = {};
     runs.for_each([&](int64_t z, int64_t h, Range q) {
       const T* from_a = gathered(cell(a, n, c, z, h, q.begin), runs.step(a), q.size(), buffer_a);
       const T* from_b = gathered(cell(b, n, c, z, h, q.begin), runs.step(b), q.size(), buffer_b);
@@ -164,7 +159,7 @@ struct ChannelMap {
   void map_pixels() const {
     const int64_t rows = shape[0] * shape[2] * shape[3];
     const Blocks blocks(rows, kTaskCells / std::max<int64_t>(1, shape[1] * shape[4]));
-    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) {
+    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) noexcept {
       for (int64_t row = blocks[task].begin; row < blocks[task].end; ++row) {
         const int64_t h = row % shape[3], d = row / shape[3] % shape[2], n = row / shape[3] / shape[2];
         batch_norm_kernels<T>().affine(shape[4], shape[1], {a_cell(n, 0, d, h, 0), a.stride[4]},
@@ -177,7 +172,7 @@ struct ChannelMap {
   void map_planes() const {
     const Runs runs = a.data == nullptr ? Runs(shape, b, y) : Runs(shape, a, b, y);
     const Blocks blocks(shape[0] * shape[1], kTaskCells / std::max<int64_t>(1, volume(runs.extents)));
-    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) {
+    parallel_for(blocks.count, threads_for(shape), [&](int64_t task, int) noexcept {
       for (int64_t plane = blocks[task].begin; plane < blocks[task].end; ++plane) {
         map_plane(runs, plane / shape[1], plane % shape[1]);
       }
@@ -186,7 +181,7 @@ struct ChannelMap {
 
   void map_plane(const Runs& runs, int64_t n, int64_t c) const {
     const int64_t lanes = vector_lanes<T>();
-    T scale_a[kLanes], scale_b[kLanes], shift_b[kLanes], bias[kLanes];
+    T scale_a[kMaxLanes], scale_b[kMaxLanes], shift_b[kMaxLanes], bias[kMaxLanes];
     if (a.data != nullptr) std::fill_n(scale_a, lanes, factors.scale_a[c]);
     std::fill_n(scale_b, lanes, factors.scale_b[c]);
     std::fill_n(shift_b, lanes, factors.shift_b[c]);
@@ -215,10 +210,13 @@ struct ChannelMap {
 template <class T>
 void batch_moments(const Shape& shape, Tensor<const T> x, T* mean, T* variance) {
   const int64_t channels = shape[1];
-  const std::size_t sums_bytes = array_bytes(kParts, channels, sizeof(double));
-  const Workspace memory(2 * sums_bytes + array_bytes(channels, 1, sizeof(T)));
-  double *sum = memory.at<double>(0), *product = memory.at<double>(sums_bytes);
-  T* shift = memory.at<T>(2 * sums_bytes);
+  Scratch scratch;
+  const auto sums = scratch.shared<double>(kParts, channels), products = scratch.shared<double>(kParts, channels);
+  const auto shifts = scratch.shared<T>(channels);
+  const Workspace memory(scratch.bytes());
+  const Arrays at(scratch, memory.at<std::byte>(0));
+  double *sum = at(sums), *product = at(products);
+  T* shift = at(shifts);
   std::fill_n(sum, kParts * channels, 0.0);
   std::fill_n(product, kParts * channels, 0.0);
   for (int64_t c = 0; c < channels; ++c) {
@@ -246,12 +244,14 @@ template <class T>
 void batch_norm_grad(const Shape& shape, Tensor<const T> dy, Tensor<const T> x, const T* mean, const T* rstd,
                      const T* weight, Tensor<T> dx, T* dweight, T* dbias) {
   const int64_t channels = shape[1];
-  const std::size_t sums_bytes = array_bytes(kParts, channels, sizeof(double));
-  const std::size_t own = array_bytes(channels, 1, sizeof(T));
-  const Workspace memory(2 * sums_bytes + 3 * own);
-  double *sum = memory.at<double>(0), *product = memory.at<double>(sums_bytes);
-  T *scale_dy = memory.at<T>(2 * sums_bytes), *scale_x = memory.at<T>(2 * sums_bytes + own),
-    *bias = memory.at<T>(2 * sums_bytes + 2 * own);
+  Scratch scratch;
+  const auto sums = scratch.shared<double>(kParts, channels), products = scratch.shared<double>(kParts, channels);
+  const auto scales_dy = scratch.shared<T>(channels), scales_x = scratch.shared<T>(channels),
+             biases = scratch.shared<T>(channels);
+  const Workspace memory(scratch.bytes());
+  const Arrays at(scratch, memory.at<std::byte>(0));
+  double *sum = at(sums), *product = at(products);
+  T *scale_dy = at(scales_dy), *scale_x = at(scales_x), *bias = at(biases);
   std::fill_n(sum, kParts * channels, 0.0);
   std::fill_n(product, kParts * channels, 0.0);
   T* zero = bias;  // until the sums are there

@@ -4,14 +4,14 @@
 #include "cpu/runtime/isa.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
+#include "cpu/tuning.hpp"
+#include "cpu/walk/parts.hpp"
 #include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kParts = 16;       // of the rows, summed apart and added in order
-constexpr int64_t kColumns = 64;     // sums of one task: some cache lines of each row
-constexpr int64_t kFewColumns = 16;  // where there are few parts
+using namespace tuning::elementwise;
 
 // totals[j] += the sum of column j.
 template <class T>
@@ -29,30 +29,26 @@ void add_columns(const Matrix<const T>& a, double* totals) {
 
 // sums[j] is the total of column j: add(rows, columns, totals) of each part of the rows.
 template <class T, class Add>
-void sum_parts(const Vector<T>& sums, int64_t rows, int64_t cols, double work, Add add) {
-  const Blocks columns(cols, rows < 4 ? kFewColumns : kColumns), parts(rows, ceil_div(rows, kParts));
-  const Workspace memory(array_bytes(parts.count, columns.count * kColumns, sizeof(double)));
-  const auto totals_of = [&](int64_t part, int64_t block) {
-    return memory.at<double>(0) + (part * columns.count + block) * kColumns;
-  };
-  parallel_for(parts.count * columns.count, work < 1e5 ? 1 : num_threads(), [&](int64_t task, int) {
+void sum_columns(const Vector<T>& sums, int64_t rows, int64_t cols, double work, Add add) {
+  const Blocks columns(cols, rows < kFewRows ? kFewColumns : kColumns), parts(rows, ceil_div(rows, kParts));
+  const int64_t size = columns.count * kColumns;  // of the totals of a part
+  const Workspace memory(array_bytes(parts.count, size, sizeof(double)));
+  double* totals = memory.at<double>(0);
+  parallel_for(parts.count * columns.count, threads_for(work, kSerialSums), [&](int64_t task, int) noexcept {
     const int64_t part = task / columns.count, block = task % columns.count;
-    double* totals = totals_of(part, block);
-    std::fill_n(totals, kColumns, 0.0);
-    add(parts[part], columns[block], totals);
+    double* own = totals + part * size + block * kColumns;
+    std::fill_n(own, kColumns, 0.0);
+    add(parts[part], columns[block], own);
   });
-  for (int64_t j = 0; j < cols; ++j) {
-    double total = 0;
-    for (int64_t part = 0; part < parts.count; ++part) total += totals_of(part, j / columns.size)[j % columns.size];
-    sums[j] = static_cast<T>(total);
-  }
+  sum_parts(totals, parts.count, size, size);
+  for (int64_t j = 0; j < cols; ++j) sums[j] = static_cast<T>(totals[j / columns.size * kColumns + j % columns.size]);
 }
 
 }  // namespace
 
 template <class T>
 void column_sum(Matrix<const T> a, Vector<T> sums) {
-  sum_parts(
+  sum_columns(
       sums, a.rows, a.cols, static_cast<double>(a.rows) * static_cast<double>(a.cols),
       [&](Range i, Range j, double* totals) { add_columns(a.block(i.begin, j.begin, i.size(), j.size()), totals); });
 }
@@ -63,7 +59,7 @@ void conv_bgrad(const std::array<int64_t, 5>& shape, Tensor<const T> dy, Vector<
   const auto joined = spatial_stride(dy, extents);
   const double work =
       static_cast<double>(shape[0]) * static_cast<double>(shape[1]) * static_cast<double>(volume(extents));
-  sum_parts(db, shape[0], shape[1], work, [&](Range images, Range k, double* totals) {
+  sum_columns(db, shape[0], shape[1], work, [&](Range images, Range k, double* totals) {
     for (int64_t n = images.begin; n < images.end; ++n) {
       const T* image = dy.at(n, k.begin);
       if (joined) {

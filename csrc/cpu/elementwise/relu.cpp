@@ -1,17 +1,16 @@
 // ReLU and its gradient, and a sum through it. NaN passes through ReLU and stops its gradient, as y > 0 says.
 #include "cpu/runtime/thread_pool.hpp"
+#include "cpu/tuning.hpp"
 #include "cpu/walk/patches.hpp"
 #include "ops.hpp"
 
 namespace fastconv::cpu {
 namespace {
 
-constexpr int64_t kBlock = 1 << 14;  // elements of a task: half an L1 or so
-
 template <class Body>
 void for_blocks(int64_t size, Body body) {
-  const Blocks blocks(size, kBlock);
-  parallel_for(blocks.count, num_threads(), [&](int64_t task, int) { body(blocks[task]); });
+  const Blocks blocks(size, tuning::elementwise::kBlock);
+  parallel_for(blocks.count, num_threads(), [&](int64_t task, int) noexcept { body(blocks[task]); });
 }
 
 }  // namespace

@@ -4,15 +4,15 @@
 // of x is contiguous (NCHW), along c where channels are (NHWC); its rows along p or q. A lane keeps the best value and
 // a code of the tap it came from: its number in the window, or its distance in the plane, since the index that users
 // get is linear in the output position and the tap.
-#include "max_pool.hpp"
-
 #include <limits>
 #include <type_traits>
 
 #include "cpu/runtime/isa.hpp"
-#include "cpu/runtime/workspace.hpp"
+#include "cpu/runtime/scratch.hpp"
+#include "cpu/tuning.hpp"
 #include "cpu/walk/patches.hpp"
 #include "cpu/walk/windows.hpp"
+#include "threads.hpp"
 
 namespace fastconv::cpu {
 namespace {
@@ -45,10 +45,7 @@ void for_each_alike(const Axis& axis, Visit visit) {
   }
 }
 
-constexpr int64_t kScratchLanes = 256;
-constexpr int64_t kTableTaps = 1 << 16;  // of windows with more, there are no tables: they would outgrow the caches
-constexpr int64_t kTaskCells = 1 << 12;  // of the planes that are one task, unless one plane has more
-constexpr int64_t kManyColumns = 8;      // of the window of a row's only output: worth being lanes
+using tuning::pool::kHeldLanes;
 
 // The maxima and, as one of two or neither, where they came from.
 template <class T>
@@ -123,19 +120,19 @@ class MaxPool {
     windows_.for_each_row_tap(z, p, [&](int32_t number) { taps.add(windows_.row_taps()[number], number); });
     T best = 0;
     int64_t best_index = -1, best_number = -1;
-    for (int64_t first = 0; first < columns; first += kScratchLanes) {
-      const int64_t lanes = std::min(kScratchLanes, columns - first);
-      Scratch scratch;
-      maxima(x_.at(n, c) + windows_.origin(z, p, 0), first, lanes, taps, scratch);
-      if (first == 0) best = scratch.value[0];  // the lowest value, if that column has none
+    for (int64_t first = 0; first < columns; first += kHeldLanes) {
+      const int64_t lanes = std::min(kHeldLanes, columns - first);
+      Held held;
+      maxima(x_.at(n, c) + windows_.origin(z, p, 0), first, lanes, taps, held);
+      if (first == 0) best = held.value[0];  // the lowest value, if that column has none
       for (int64_t i = 0; i < lanes; ++i) {
-        if (scratch.number[i] < 0) continue;
-        const T value = scratch.value[i];
-        const int64_t index = flat_.origin(z, p, first + i) + flat_.row_taps()[scratch.number[i]].offset;
+        if (held.number[i] < 0) continue;
+        const T value = held.value[i];
+        const int64_t index = flat_.origin(z, p, first + i) + flat_.row_taps()[held.number[i]].offset;
         if (best_index >= 0 && (replaces(best, value) || (index > best_index && !replaces(value, best)))) continue;
         best = value;
         best_index = index;
-        best_number = scratch.number[i] * columns + first + i;
+        best_number = held.number[i] * columns + first + i;
       }
     }
     const Position at{n, c, z, p, 0};
@@ -146,9 +143,9 @@ class MaxPool {
 
  private:
   // Maxima that cannot be stored where the kernel makes them, and the numbers of their taps.
-  struct Scratch {
-    alignas(kCacheLine) T value[kScratchLanes];
-    int64_t number[kScratchLanes];
+  struct Held {
+    alignas(kCacheLine) T value[kHeldLanes];
+    int64_t number[kHeldLanes];
   };
 
   int32_t code(int32_t number) const { return codes_[static_cast<std::size_t>(number)]; }
@@ -199,8 +196,8 @@ class MaxPool {
                               .rectified = result_.rectified});
   }
 
-  // Some lanes of a row, into the scratch. The codes are numbers.
-  void maxima(const T* x, int64_t first, int64_t lanes, const Taps& taps, Scratch& scratch) const {
+  // Some lanes of a row, into the held. The codes are numbers.
+  void maxima(const T* x, int64_t first, int64_t lanes, const Taps& taps, Held& held) const {
     for (int64_t t = 0; t < taps.count; ++t) {
       taps.taps[t].begin -= first;
       taps.taps[t].end -= first;
@@ -215,11 +212,11 @@ class MaxPool {
                               .taps = taps.taps,
                               .codes = taps.codes,
                               .tap_count = taps.count,
-                              .y = scratch.value,
+                              .y = held.value,
                               .y_plane = 0,
                               .y_row = 0,
                               .offsets = nullptr,
-                              .indices = scratch.number,
+                              .indices = held.number,
                               .where_plane = 0,
                               .where_row = 0,
                               .index = 0,
@@ -232,20 +229,20 @@ class MaxPool {
     }
   }
 
-  // block() by way of the scratch, for results whose lanes do not lie side by side.
+  // block() by way of maxima that are held, for results whose lanes do not lie side by side.
   void scatter(const T* x, Position at, std::size_t row_axis, int64_t rows, int64_t lanes, const Taps& taps) const {
-    Scratch scratch;
+    Held held;
     for (int64_t row = 0; row < rows; ++row, ++at[row_axis], x += x_step(row_axis)) {
       const int64_t index = flat_.origin(at[2], at[3], at[4]);
-      for (int64_t first = 0; first < lanes; first += kScratchLanes) {
-        const int64_t count = std::min(kScratchLanes, lanes - first);
-        maxima(x, first, count, taps, scratch);
+      for (int64_t first = 0; first < lanes; first += kHeldLanes) {
+        const int64_t count = std::min(kHeldLanes, lanes - first);
+        maxima(x, first, count, taps, held);
         Position to = at;
         to[lanes_] += first;
         for (int64_t i = 0; i < count; ++i, ++to[lanes_]) {
-          const int64_t number = scratch.number[i];
-          *cell(result_.y, to) = scratch.value[i];
-          if (result_.offsets.data != nullptr) *cell(result_.offsets, to) = offset_of(number, scratch.value[i]);
+          const int64_t number = held.number[i];
+          *cell(result_.y, to) = held.value[i];
+          if (result_.offsets.data != nullptr) *cell(result_.offsets, to) = offset_of(number, held.value[i]);
           if (result_.indices.data == nullptr) continue;
           const int64_t found =
               index + (first + i) * index_step(lanes_) + flat_.row_taps()[std::max<int64_t>(number, 0)].offset;
@@ -269,12 +266,12 @@ class MaxPool {
 template <class T>
 void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Maxima<T>& result, int64_t n, Range c,
                          const Extents& at) {
-  constexpr int64_t kPiece = 256;
+  constexpr int64_t kPiece = tuning::pool::kPieceTaps;
   const auto& [depth, height, width] = s.axis;
   RowTap taps[kPiece];
   int32_t numbers[kPiece];
-  T best[kScratchLanes], other[kScratchLanes];
-  int64_t index[kScratchLanes], tap[kScratchLanes];
+  T best[kHeldLanes], other[kHeldLanes];
+  int64_t index[kHeldLanes], tap[kHeldLanes];
   for (int32_t i = 0; i < kPiece; ++i) {
     taps[i] = {i * width.dilation * x.stride[4], 0, c.size()};
     numbers[i] = i;
@@ -292,7 +289,7 @@ void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Max
     block.indices = tap;
     pool_kernels<T>().maxima(block);
   };
-  std::fill_n(index, kScratchLanes, -1);
+  std::fill_n(index, kHeldLanes, -1);
   maxima(x.data, 0, best);  // no tap: the lowest value
 
   const Range ts = depth.taps(at[0]), rs = height.taps(at[1]), ss = width.taps(at[2]);
@@ -318,16 +315,16 @@ void max_of_large_window(const PoolShape& s, const Tensor<const T>& x, const Max
 
 template <class T>
 void max_pool(const PoolShape& s, const Tensor<const T>& x, const Maxima<T>& result) {
+  if (s.n * s.c * s.pixels() == 0) return;
   const auto& [depth, height, width] = s.axis;
   const bool channels_last = x.stride[kChannel] == 1 && s.c > 1;
-  const bool columns = !channels_last && width.out == 1 && width.filter >= kManyColumns;
-  const int threads = pool_threads(s);
+  const bool columns = !channels_last && width.out == 1 && width.filter >= tuning::pool::kManyColumns;
   PoolShape walked = s;
   if (columns)
     walked.axis[2] = {.in = width.in, .stride = width.dilation, .pad_begin = width.pad_begin, .out = width.filter};
-  if (walked.axis[0].filter * walked.axis[1].filter * walked.axis[2].filter > kTableTaps) {
-    const Blocks blocks(s.c, kScratchLanes);
-    parallel_for(s.n * blocks.count * s.pixels(), threads, [&](int64_t task, int) {
+  if (walked.axis[0].filter * walked.axis[1].filter * walked.axis[2].filter > tuning::pool::kTableTaps) {
+    const Blocks blocks(s.c, kHeldLanes);
+    parallel_for(s.n * blocks.count * s.pixels(), pool_threads(s), [&](int64_t task, int) noexcept {
       const int64_t pixel = task % s.pixels(), block = task / s.pixels();
       const Extents at{pixel / width.out / height.out, pixel / width.out % height.out, pixel % width.out};
       max_of_large_window(s, x, result, block / blocks.count, blocks[block % blocks.count], at);
@@ -335,22 +332,23 @@ void max_pool(const PoolShape& s, const Tensor<const T>& x, const Maxima<T>& res
     return;
   }
   const MaxPool<T> pool(walked, x, result);
-  const std::size_t tap_bytes = array_bytes(pool.taps(), 1, sizeof(RowTap));
-  const std::size_t own = tap_bytes + array_bytes(pool.taps(), 1, sizeof(int32_t));
-  const Workspace memory(static_cast<std::size_t>(threads) * own);
-  const auto taps_of = [&](int slot) {
-    const std::size_t at = static_cast<std::size_t>(slot) * own;
-    return Taps{memory.at<RowTap>(at), memory.at<int32_t>(at + tap_bytes)};
-  };
+  Scratch scratch;
+  const auto lists = scratch.each<RowTap>(pool.taps());
+  const auto codes = scratch.each<int32_t>(pool.taps());
+  scratch.fit(kUnlimited, pool_threads(s), "max-pooling");
+  const Workspace memory(scratch.bytes());
+  const Arrays at(scratch, memory.at<std::byte>(0));
+  const int threads = scratch.threads();
+  const auto taps_of = [&](int slot) { return Taps{at(lists, slot), at(codes, slot)}; };
   if (channels_last) {
-    parallel_for(s.n * depth.out * height.out, threads, [&](int64_t task, int slot) {
+    parallel_for(s.n * depth.out * height.out, threads, [&](int64_t task, int slot) noexcept {
       Taps taps = taps_of(slot);
       pool.row(task / height.out / depth.out, task / height.out % depth.out, task % height.out, taps);
     });
     return;
   }
-  const Blocks blocks(s.c, kTaskCells / std::max<int64_t>(1, s.cells()));
-  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int slot) {
+  const Blocks blocks(s.c, tuning::pool::kTaskPlaneCells / std::max<int64_t>(1, s.cells()));
+  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int slot) noexcept {
     Taps taps = taps_of(slot);
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];

@@ -9,13 +9,12 @@
 #include <vector>
 
 #include "cpu/runtime/isa.hpp"
+#include "cpu/tuning.hpp"
 #include "cpu/walk/patches.hpp"
-#include "max_pool.hpp"
+#include "threads.hpp"
 
 namespace fastconv::cpu {
 namespace {
-
-constexpr int64_t kTasks = 4;  // for each thread: enough for them to end at about the same time
 
 Extents in_extents(const PoolShape& s) { return {s.axis[0].in, s.axis[1].in, s.axis[2].in}; }
 Extents out_extents(const PoolShape& s) { return {s.axis[0].out, s.axis[1].out, s.axis[2].out}; }
@@ -30,7 +29,7 @@ struct Alike {
   std::vector<Reached> taps;  // in the order of the outputs
 };
 
-// What tap f of a phase (the inputs at one remainder of the stride) reaches: inputs number [begin, end) of the phase.
+// What tap f of a phase reaches: inputs number [begin, end) of the phase.
 struct PhaseTap {
   Reached tap;
   Range reach;
@@ -40,22 +39,19 @@ std::vector<PhaseTap> phase_taps(const Axis& axis, int64_t phase) {
   std::vector<PhaseTap> taps;
   for (int64_t f = axis.filter; f-- > 0;) {
     const Range outputs = axis.outputs(f);
-    if (outputs.size() == 0) continue;
-    const int64_t first = axis.input(outputs.begin, f), number = first / axis.stride;
-    if (first % axis.stride == phase) taps.push_back({{f, outputs.begin - number}, {number, number + outputs.size()}});
+    if (outputs.size() == 0 || axis.phase_of_tap(f) != phase) continue;
+    const int64_t number = axis.first_of_tap(f);
+    taps.push_back({{f, outputs.begin - number}, {number, number + outputs.size()}});
   }
   return taps;
 }
 
-int64_t phases(const Axis& axis) { return std::min(axis.stride, axis.in); }
-int64_t phase_size(const Axis& axis, int64_t phase) { return ceil_div(axis.in - phase, axis.stride); }
-
 // The inputs of an axis, cut wherever a tap comes or goes.
 std::vector<Alike> alike_inputs(const Axis& axis) {
   std::vector<Alike> all;
-  for (int64_t phase = 0; phase < phases(axis); ++phase) {
+  for (int64_t phase = 0; phase < axis.phases(); ++phase) {
     const std::vector<PhaseTap> taps = phase_taps(axis, phase);
-    std::vector<int64_t> cuts{0, phase_size(axis, phase)};
+    std::vector<int64_t> cuts{0, axis.phase_size(phase)};
     for (const PhaseTap& t : taps) cuts.insert(cuts.end(), {t.reach.begin, t.reach.end});
     std::sort(cuts.begin(), cuts.end());
     for (std::size_t i = 0; i + 1 < cuts.size(); ++i) {
@@ -70,6 +66,21 @@ std::vector<Alike> alike_inputs(const Axis& axis) {
   return all;
 }
 
+// The part that holds input i, by its place in alike_inputs(axis), and the input's number there.
+struct Place {
+  std::size_t part;
+  int64_t number;
+};
+Place part_of(const std::vector<Alike>& parts, const Axis& axis, int64_t i) {
+  const auto after = [&](int64_t input,
+                         const Alike& part) {  // parts are in order of their phases, then of their inputs
+    const int64_t phase = input % axis.stride, other = part.first % axis.stride;
+    return phase != other ? phase < other : input < part.first;
+  };
+  const auto found = std::upper_bound(parts.begin(), parts.end(), i, after) - 1;
+  return {static_cast<std::size_t>(found - parts.begin()), (i - found->first) / axis.stride};
+}
+
 // dx from the numbers of taps.
 template <class T>
 class Spread {
@@ -82,14 +93,14 @@ class Spread {
   // Lanes are the columns of a plane, two phases of them at once where these alternate; rows are alike rows.
   void planes(int threads) const {
     const Axis& width = shape_.axis[2];
-    const bool alternate = phases(width) == 2 && dx_.stride[4] == 1;
+    const bool alternate = width.phases() == 2 && dx_.stride[4] == 1;
     std::vector<Block> blocks;
     for (const Alike& depth : parts_[0]) {
       for (const Alike& height : parts_[1]) {
-        for (int64_t phase = 0; phase < phases(width); phase += alternate ? 2 : 1) {
-          Block block{&depth, &height, phase, phases(width), {}, {}, alternate};
+        for (int64_t phase = 0; phase < width.phases(); phase += alternate ? 2 : 1) {
+          Block block{&depth, &height, phase, width.phases(), {}, {}, alternate};
           for (int i = 0; i < (alternate ? 2 : 1); ++i) {
-            block.lanes[i] = phase_size(width, phase + i);
+            block.lanes[i] = width.phase_size(phase + i);
             for_each_outer_tap(depth, height, [&](const Reached& t, const Reached& r) {
               for (const auto& [s, reach] : phase_taps(width, phase + i)) block.taps[i].push_back(tap(t, r, s, reach));
             });
@@ -98,7 +109,7 @@ class Spread {
         }
       }
     }
-    parallel_for(shape_.n * shape_.c, threads, [&](int64_t plane, int) {
+    parallel_for(shape_.n * shape_.c, threads, [&](int64_t plane, int) noexcept {
       for (const Block& block : blocks) {
         for (int64_t d = 0; d < block.depth->count; ++d)
           run(block, plane / shape_.c, plane % shape_.c, {d, 0, 0}, block.height->count, 3, 4);
@@ -108,19 +119,9 @@ class Spread {
 
   // Lanes are channels; rows are alike columns. A task is a row of an image.
   void channels(int threads) const {
-    struct Line {
-      int64_t at, d, h;
-      std::size_t first_block;
-    };
-    std::vector<Line> lines;
     std::vector<Block> blocks;
     for (const Alike& depth : parts_[0]) {
       for (const Alike& height : parts_[1]) {
-        for (int64_t i = 0; i < depth.count * height.count; ++i) {
-          const int64_t d = i / height.count, h = i % height.count;
-          const int64_t row = (depth.first + d * depth.step) * shape_.axis[1].in + height.first + h * height.step;
-          lines.push_back({row, d, h, blocks.size()});
-        }
         for (const Alike& width : parts_[2]) {
           Block block{&depth, &height, width.first, width.step, {shape_.c, 0}, {}, false};
           block.rows = width.count;
@@ -131,13 +132,14 @@ class Spread {
         }
       }
     }
-    std::sort(lines.begin(), lines.end(), [](const Line& a, const Line& b) { return a.at < b.at; });
-    const auto count = static_cast<int64_t>(lines.size());
-    parallel_for(shape_.n * count, threads, [&](int64_t task, int) {
-      const Line& line = lines[static_cast<std::size_t>(task % count)];
+    const int64_t depth = shape_.axis[0].in, height = shape_.axis[1].in;
+    parallel_for(shape_.n * depth * height, threads, [&](int64_t task, int) noexcept {
+      const auto [of_depth, d] = part_of(parts_[0], shape_.axis[0], task / height % depth);
+      const auto [of_height, h] = part_of(parts_[1], shape_.axis[1], task % height);
+      const std::size_t first = (of_depth * parts_[1].size() + of_height) * parts_[2].size();
       for (std::size_t i = 0; i < parts_[2].size(); ++i) {
-        const Block& block = blocks[line.first_block + i];
-        run(block, task / count, 0, {line.d, line.h, 0}, block.rows, 4, 1);
+        const Block& block = blocks[first + i];
+        run(block, task / height / depth, 0, {d, h, 0}, block.rows, 4, 1);
       }
     });
   }
@@ -255,6 +257,7 @@ void add_run(const T* gradients, const int64_t* indices, int64_t count, int64_t 
 
 template <class T>
 void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const uint8_t> offsets, Tensor<T> dx) {
+  if (s.n * s.c * s.cells() == 0) return;
   const Spread<T> spread(s, dy, offsets, dx);
   if (dx.stride[1] == 1 && s.c > 1) return spread.channels(pool_threads(s));
   spread.planes(pool_threads(s));
@@ -262,6 +265,7 @@ void max_pool_offsets_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const
 
 template <class T>
 void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t> indices, Tensor<T> dx, bool fresh) {
+  if (s.n * s.c == 0) return;
   Extents out = out_extents(s), in = in_extents(s);
   if (spatial_stride(dy, out) && spatial_stride(indices, out)) {  // as good as one row: no loop starts over
     dy.stride[4] = *spatial_stride(dy, out);
@@ -276,13 +280,13 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
                         index % in[2] * dx.stride[4];
   };
   Tensor<T> cleared = dx;
-  const Extents plane_extents = joined ? Extents{1, 1, volume(in)} : in;
   if (joined) cleared.stride[4] = *joined;
   // Channels side by side share cache lines, so a task owns whole lines of them, all if there are images enough.
   const int threads = pool_threads(s);
   const bool channels_last = dx.stride[1] == 1 && s.c > 1;
-  const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-  const Blocks blocks(s.c, channels_last ? std::max(line, s.c * s.n / (kTasks * threads) / line * line) : 1);
+  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
+  const int64_t task_channels = std::max(kLine, s.c * s.n / kEnoughTasks / kLine * kLine);
+  const Blocks blocks(s.c, channels_last ? task_channels : 1);
   const bool unit_rows = joined && dy.stride[4] == 1 && indices.stride[4] == 1;
   const bool unit_pixels = joined && channels_last && dy.stride[1] == 1 && indices.stride[1] == 1;
   Cells cells(s.cells());
@@ -290,7 +294,7 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
   const auto add = [&](auto adds, int64_t task) {
     const int64_t n = task / blocks.count;
     const Range channels = blocks[task % blocks.count];
-    if (adds) clear(cleared, n, channels, plane_extents);
+    if (adds) clear(cleared, n, channels, joined ? Extents{1, 1, volume(in)} : in);
     T* plane = dx.at(n, channels.begin);
     for_each_run(out, {0, volume(out)}, [&](int64_t, int64_t z, int64_t p, Range q) {
       const T* gradients = dy.at(n, channels.begin) + z * dy.stride[2] + p * dy.stride[3];
@@ -313,10 +317,10 @@ void max_pool_dgrad(const PoolShape& s, Tensor<const T> dy, Tensor<const int64_t
     });
   };
   if (!fresh) {
-    parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) { add(std::false_type{}, task); });
+    parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) noexcept { add(std::false_type{}, task); });
     cells.check();
   }
-  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) { add(std::true_type{}, task); });
+  parallel_for(s.n * blocks.count, threads, [&](int64_t task, int) noexcept { add(std::true_type{}, task); });
   cells.check();
 }
 

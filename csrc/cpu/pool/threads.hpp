@@ -1,4 +1,4 @@
-// What max-pooling and average pooling share.
+// The threads of max-pooling and average pooling.
 #pragma once
 
 #include "conv_shape.hpp"

@@ -1,8 +1,8 @@
 """Random calls in processes of their own: a crash is reported with its seed and its last call.
 
 FASTCONV_EXAMPLES is how many hypothesis draws in all; .ci/run asks for 10,000. Of calls on arrays
-that lie anywhere in memory there are half as many. FASTCONV_SEED draws others. The batches take
-turns on the instruction sets that this machine has.
+that lie anywhere in memory, and of calls that a limit may refuse, there are half as many.
+FASTCONV_SEED draws others. The batches take turns on the instruction sets that this machine has.
 """
 
 import os
@@ -50,7 +50,10 @@ def test_random_calls_equal_the_oracle(batch: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("turn", range(len(ISAS)))
-def test_arrays_may_lie_anywhere(turn: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["views.py", "limits.py"])
+def test_arrays_may_lie_anywhere_and_refused_calls_write_nothing(
+    program: str, turn: int, tmp_path: Path
+) -> None:
     count = -(-EXAMPLES // 2 // len(ISAS))
     first = 1000 * FIRST_SEED + turn * count
-    run("views.py", ISAS[turn], first, count, tmp_path / "last_call")
+    run(program, ISAS[turn], first, count, tmp_path / "last_call")

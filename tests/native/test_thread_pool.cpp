@@ -32,7 +32,7 @@ bool runs_in_parallel(int threads) {
   std::atomic<int> present{0};
   std::atomic<unsigned> slots{0};
   std::atomic<bool> together{true};
-  parallel_for(threads, threads, [&](int64_t, int slot) {
+  parallel_for(threads, threads, [&](int64_t, int slot) noexcept {
     slots.fetch_or(1u << slot);
     ++present;
     if (!eventually([&] { return present == threads; })) together = false;
@@ -46,7 +46,7 @@ void check_every_task_once(int64_t tasks, int threads) {
   std::vector<int> calls(static_cast<std::size_t>(tasks), 0);
   std::vector<std::atomic<int>> inside(static_cast<std::size_t>(threads));
   std::atomic<bool> shared{false}, outside{false};
-  parallel_for(tasks, threads, [&](int64_t task, int slot) {
+  parallel_for(tasks, threads, [&](int64_t task, int slot) noexcept {
     if (slot < 0 || slot >= threads) {
       outside = true;
       return;
@@ -83,7 +83,7 @@ class Occupant {
  public:
   Occupant()
       : thread_([this] {
-          parallel_for(2, 2, [this](int64_t, int) {
+          parallel_for(2, 2, [this](int64_t, int) noexcept {
             ++inside_;
             released_.wait(false);
           });
@@ -129,7 +129,7 @@ TEST(a_caller_that_finds_the_pool_busy_runs_alone) {
   Occupant occupant;
   const auto caller = std::this_thread::get_id();
   std::vector<int64_t> order;
-  parallel_for(9, 4, [&](int64_t task, int slot) {
+  parallel_for(9, 4, [&](int64_t task, int slot) noexcept {
     CHECK_EQUAL(slot, 0);
     CHECK(std::this_thread::get_id() == caller);
     order.push_back(task);
@@ -197,7 +197,7 @@ TEST(every_thread_computes_in_the_mode_of_the_caller) {
     std::atomic<int> arrived{0}, right{0};
     {
       const FloatModeScope scope(mode);
-      parallel_for(kThreads, kThreads, [&](int64_t, int) {
+      parallel_for(kThreads, kThreads, [&](int64_t, int) noexcept {
         right += float_mode() == mode;
         ++arrived;
         eventually([&] { return arrived == kThreads; });

@@ -80,7 +80,7 @@ class FinishJob final : public Job {
   explicit FinishJob(const ConvCall<T>& call)
       : Job({"finish", "the bias and ReLU follow the sums"}), s_(call.shape), finish_(call.finish), y_(call.out) {}
 
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     parallel_for(s_.n * s_.c, num_threads(), [&](int64_t plane, int) noexcept {
       const int64_t c = plane % s_.c;
       for_each_cell(y_, plane / s_.c, c, in_extents(s_), {0, s_.cells()},

@@ -36,7 +36,7 @@ class PaddedOutputsJob final : public Job {
         w_(call.b),
         y_(call.out) {}
 
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     if (finite_filters(s_, w_)) return;
     parallel_for(s_.n * s_.k, threads_for(s_), [&](int64_t plane, int) noexcept {
       const int64_t n = plane / s_.k, k = plane % s_.k;
@@ -79,7 +79,7 @@ class PaddedTapsJob final : public Job {
   }
 
   // An output that reads any real cell leaves what is not finite in dw: only then is dy looked through.
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     if (!blind_ && finite_filters<T>(s_, {dw_.data, dw_.stride})) return;
     parallel_for(s_.k, threads_for(s_), [&](int64_t k, int) noexcept {
       for (int64_t n = 0; n < s_.n; ++n) {

@@ -40,7 +40,7 @@ class PixelsJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     T* weights = Arrays(scratch_, memory)(weights_);
     pack_pixel_weights(s_, w_, finish_.bias, weights);
     const int64_t depth = s_.axis[0].out, vectors = blocks_.vectors.count, bands = blocks_.bands.count;
@@ -79,7 +79,7 @@ class ReducePixelsJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     T* sums = Arrays(scratch_, memory)(sums_);
     const int64_t vectors = blocks_.vectors.count;
     parallel_for(parts_.count * vectors, scratch_.threads(), [&](int64_t task, int) noexcept {

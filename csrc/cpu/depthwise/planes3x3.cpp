@@ -25,7 +25,7 @@ class Planes3x3Job final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     T *weights = at(weights_), *biases = finish_.bias.data != nullptr ? at(biases_) : nullptr;
     for (int64_t k = 0; k < s_.k; ++k) {
@@ -61,7 +61,7 @@ class ReducePlanes3x3Job final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     const auto reduce = depthwise_kernels<T>().reduce_planes3x3[stride3x3(s_) - 1];
     parallel_for(s_.k, scratch_.threads(), [&](int64_t k, int) noexcept {
       T sums[9] = {};
@@ -88,7 +88,7 @@ class SpreadPlanesJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     parallel_for(s_.n * s_.c, scratch_.threads(), [&](int64_t plane, int) noexcept {
       const auto& [depth, height, width] = s_.axis;
       const int64_t n = plane / s_.c, c = plane % s_.c;

@@ -21,7 +21,7 @@ class RowsJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     parallel_for(s_.n * s_.k, scratch_.threads(), [&](int64_t plane, int slot) noexcept {
       correlate(plane / s_.k, plane % s_.k, at(weights_, slot), at(row_weights_, slot), at(row_taps_, slot));
@@ -66,7 +66,7 @@ class ReduceRowsJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     parallel_for(s_.k, scratch_.threads(), [&](int64_t k, int slot) noexcept {
       reduce(k, at(sums_, slot), at(row_taps_, slot), at(numbers_, slot));

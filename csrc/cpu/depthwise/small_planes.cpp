@@ -31,7 +31,7 @@ class SmallPlanesJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     T* weights = at(weights_);
     pack_pixel_weights(s_, w_, finish_.bias, weights);
@@ -76,7 +76,7 @@ class ReduceSmallPlanesJob final : public Job {
     scratch_.fit(limit, threads_for(s_), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     T* sums = at(sums_);
     std::fill_n(sums, vectors_ * vector_sums_, T(0));

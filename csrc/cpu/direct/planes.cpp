@@ -169,7 +169,7 @@ class PlanesJob final : public Job {
     scratch_.fit(limit, threads_for(s_.flops()), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     T *packed = at(packed_), *biases = finish_.bias.data == nullptr ? nullptr : at(biases_);
     filters_.pack(packed, static_cast<int>(blocks_.size), {0, s_.k}, {0, cells_}, at(packing_));
@@ -215,7 +215,7 @@ class DotProductsJob final : public Job {
     scratch_.fit(limit, threads_for(s_.flops()), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     parallel_for(parts_.count, scratch_.threads(), [&](int64_t part, int slot) noexcept {
       T *sums = at(sums_) + part * sum_step_, *staged = at(staged_, slot);

@@ -112,7 +112,7 @@ class StagedPatchesJob final : public Job {
     scratch_.fit(limit, threads_for(s_.flops()), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     const auto sums = [&](int64_t panel, int64_t part) {
       return at(sums_) + (panel * parts_.count + part) * sum_step_;

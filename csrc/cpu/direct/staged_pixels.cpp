@@ -70,7 +70,7 @@ class StagedJob final : public Job {
     scratch_.fit(limit, threads_for(s_.flops()), "direct");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     T *packed = at(packed_), *biases = at(biases_);
     for (int64_t k = 0; k < panels_.padded(); ++k) biases[k] = k < s_.k ? finish_.bias_of(k) : T(0);

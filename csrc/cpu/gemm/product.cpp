@@ -47,7 +47,7 @@ void ProductJob<T>::pack_shared(const Operand<T>& operand, const Panels& panels,
 }
 
 template <class T>
-void ProductJob<T>::run(std::byte* memory) const {
+void ProductJob<T>::run(std::byte* memory) const noexcept {
   const Product<T>& p = product_;
   const Arrays at(scratch_, memory);
   if (p.share_left && !cut_.left_in_place) pack_shared(*p.left, cut_.left, at(arrays_.shared_left), at);

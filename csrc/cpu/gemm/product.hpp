@@ -23,7 +23,7 @@ class ProductJob final : public Job {
  public:
   // WorkspaceExceeded, naming the algorithm, if one thread's arrays do not fit into the limit in bytes.
   ProductJob(const Variant& variant, Product<T> product, std::size_t workspace_limit, const char* algorithm);
-  void run(std::byte* memory) const override;
+  void run(std::byte* memory) const noexcept override;
 
  private:
   void pack_shared(const Operand<T>& operand, const Panels& panels, T* packed, const Arrays& at) const;

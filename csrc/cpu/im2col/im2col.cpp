@@ -169,7 +169,7 @@ class ForwardJob final : public Im2colJob<T> {
   ForwardJob(const ConvCall<T>& call, std::size_t limit)
       : Im2colJob<T>(call, limit), x_(call.a), w_(call.b), finish_(call.finish), y_(call.out) {}
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(this->scratch_, memory);
     const Matrix<const T> filters = readable_filters(this->s_, w_, at(this->filters_));
     parallel_for(this->tasks_, this->scratch_.threads(),
@@ -206,7 +206,7 @@ class InputJob final : public Im2colJob<T> {
   InputJob(const ConvCall<T>& call, std::size_t limit)
       : Im2colJob<T>(call, limit), dy_(call.a), w_(call.b), finish_(call.finish), dx_(call.out) {}
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(this->scratch_, memory);
     const Matrix<const T> filters = readable_filters(this->s_, w_, at(this->filters_));
     parallel_for(this->tasks_, this->scratch_.threads(),
@@ -258,7 +258,7 @@ class WeightJob final : public Im2colJob<T> {
   WeightJob(const ConvCall<T>& call, std::size_t limit)
       : Im2colJob<T>(call, limit), dy_(call.a), x_(call.b), dw_(call.out) {}
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(this->scratch_, memory);
     const int threads = this->scratch_.threads();
     parallel_for(this->tasks_, threads, [&](int64_t task, int slot) noexcept { reduce(task, at, slot); });

@@ -23,7 +23,7 @@ class CopyPlanesJob final : public Job {
         to_(to),
         threads_(threads_for(s.flops())) {}
 
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     parallel_for(n_ * channels_, threads_, [&](int64_t i, int) noexcept {
       const int64_t n = i / channels_, c = i % channels_;
       for (int64_t z = 0; z < extents_[0]; ++z) {

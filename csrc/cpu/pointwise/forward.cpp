@@ -63,7 +63,7 @@ class FilterLanesJob final : public Job {
     scratch_.fit(workspace_limit, threads_for(s_.flops()), "implicit");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     for (int64_t c = 0; c < s_.c; ++c) at(channels_)[c] = static_cast<int32_t>(c * x_.stride[1]);
     if (share())

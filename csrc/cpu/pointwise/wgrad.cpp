@@ -116,7 +116,7 @@ class DotProductsJob final : public Job {
     scratch_.fit(workspace_limit, threads_for(s_.flops()), "implicit");
   }
 
-  void run(std::byte* memory) const override {
+  void run(std::byte* memory) const noexcept override {
     const Arrays at(scratch_, memory);
     const int64_t parts = cut_.parts.count;
     parallel_for(blocks() * parts, scratch_.threads(), [&](int64_t task, int slot) noexcept {

@@ -1,7 +1,7 @@
 // How a thread rounds, and whether it flushes denormal numbers to zero.
 //
-// Denormals are the numbers nearest to zero (float32: below 1.2e-38). A multiply-add that meets one takes an Intel CPU a
-// hundred times as long (an AMD Zen no longer than any); who has no use for them can have them read and written as
+// Denormals are the numbers nearest to zero (float32: below 1.2e-38). A multiply-add that meets one takes an Intel CPU
+// a hundred times as long (an AMD Zen no longer than any); who has no use for them can have them read and written as
 // zeros. The mode belongs to a thread: a kernel gives its threads that of its caller, so that results do not depend on
 // how many there are.
 #pragma once

@@ -24,7 +24,7 @@ class Job {
 
   const Variant& variant() const { return variant_; }
   virtual std::size_t bytes() const { return scratch_.bytes(); }  // of scratch memory
-  virtual void run(std::byte* memory) const = 0;
+  virtual void run(std::byte* memory) const noexcept = 0;
 
  protected:
   Scratch scratch_;

@@ -20,7 +20,7 @@ double measure_peak(bool float64, int threads) {
   for (int trial = 0; trial < 8; ++trial) {
     std::atomic<double> operations{0};
     const auto start = Clock::now();
-    parallel_for(threads, threads, [&](int64_t, int) { operations.fetch_add(fma(rounds)); });
+    parallel_for(threads, threads, [&](int64_t, int) noexcept { operations.fetch_add(fma(rounds)); });
     const double elapsed = seconds(start);
     best = std::max(best, operations.load() / elapsed * 1e-9);
     rounds = std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(rounds) * 0.02 / elapsed));

@@ -6,8 +6,9 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <mutex>
-#include <system_error>
+#include <new>
 #include <thread>
 
 #include "float_mode.hpp"
@@ -43,7 +44,7 @@ void wait_while_equal(const std::atomic<T>& value, T old, bool spin) {
 
 class ThreadPool {
  public:
-  void run(int64_t tasks, int threads, TaskRef body) {
+  void run(int64_t tasks, int threads, TaskRef body) noexcept {
     const std::unique_lock busy(mutex_, std::try_to_lock);
     if (!busy) {
       for (int64_t task = 0; task < tasks; ++task) body(task, 0);
@@ -87,8 +88,8 @@ class ThreadPool {
     while (workers_ < workers) {
       try {
         std::thread([this, home = workers_ + 1] { serve(home); }).detach();
-      } catch (const std::system_error&) {
-        return;  // the threads there are do all tasks
+      } catch (const std::exception&) {  // no thread to be had, or no memory for one
+        return;                          // the threads there are do all tasks
       }
       ++workers_;
     }
@@ -144,25 +145,27 @@ std::atomic<int> process_threads{1};
 thread_local int thread_limit = 0;
 
 // Made at the first parallel call, and again in a forked child, whose copy of the parent's pool has no threads. Never
-// destroyed: a daemon thread may still be inside a kernel when the interpreter exits.
-ThreadPool& shared_pool() {
+// destroyed: a daemon thread may still be inside a kernel when the interpreter exits. Null if there is no memory for
+// it.
+ThreadPool* shared_pool() noexcept {
   static const int registered = pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
   (void)registered;
   ThreadPool* current = pool.load(std::memory_order_acquire);
   if (current == nullptr) {
-    auto* fresh = new ThreadPool;
-    if (pool.compare_exchange_strong(current, fresh)) return *fresh;
+    auto* fresh = new (std::nothrow) ThreadPool;
+    if (fresh == nullptr || pool.compare_exchange_strong(current, fresh)) return fresh;
     delete fresh;
   }
-  return *current;
+  return current;
 }
 
 }  // namespace
 
-void parallel_for(int64_t tasks, int threads, TaskRef body) {
+void parallel_for(int64_t tasks, int threads, TaskRef body) noexcept {
   threads = static_cast<int>(std::min<int64_t>(threads, tasks));
-  if (threads > 1) {
-    shared_pool().run(tasks, threads, body);
+  ThreadPool* const workers = threads > 1 ? shared_pool() : nullptr;
+  if (workers != nullptr) {
+    workers->run(tasks, threads, body);
   } else {
     for (int64_t task = 0; task < tasks; ++task) body(task, 0);
   }

@@ -18,7 +18,9 @@ class TaskRef {
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(body)))),
         call_([](void* object, int64_t task, int slot) {
           (*static_cast<std::remove_reference_t<F>*>(object))(task, slot);
-        }) {}
+        }) {
+    static_assert(std::is_nothrow_invocable_v<F&, int64_t, int>, "nobody could catch what a body throws on a worker");
+  }
 
   void operator()(int64_t task, int slot) const { call_(object_, task, slot); }
 
@@ -29,9 +31,9 @@ class TaskRef {
 
 // Calls body(task, slot) once for every task in [0, tasks), on at most `threads` threads, the caller among them, and
 // returns when all are done. No two tasks that run at the same time share a slot, 0 <= slot < threads: scratch memory
-// is indexed by it. Every thread computes in the caller's floating-point mode. The body must not throw. A caller that
+// is indexed by it. Every thread computes in the caller's floating-point mode. Bodies are noexcept. A caller that
 // finds the pool busy runs all tasks itself.
-void parallel_for(int64_t tasks, int threads, TaskRef body);
+void parallel_for(int64_t tasks, int threads, TaskRef body) noexcept;
 
 // Threads that a call from this thread may use: the thread's own limit if it has one, else the process-wide number.
 int num_threads();

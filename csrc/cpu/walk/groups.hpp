@@ -33,7 +33,7 @@ class FillJob final : public Job {
  public:
   FillJob(const Variant& variant, const ConvCall<T>& call)
       : Job(variant), shape_(call.shape), out_(call.out), finish_(call.finish), pass_(call.pass) {}
-  void run(std::byte*) const override {
+  void run(std::byte*) const noexcept override {
     const ConvShape& s = shape_;
     const auto value = [&](int64_t channel) { return finish_(T(0), channel); };
     if (pass_ == Pass::forward) return fill(out_, s.n, s.k, out_extents(s), value);

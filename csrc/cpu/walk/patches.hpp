@@ -99,7 +99,7 @@ template <class T, class Value>
 void fill(const Tensor<T>& t, int64_t rows, int64_t channels, const Extents& extents, Value value) {
   const bool pixels = t.stride[1] == 1;
   const int64_t parts = pixels ? extents[0] * extents[1] : channels, cells = rows * channels * volume(extents);
-  parallel_for(rows * parts, cells < kSerialFill ? 1 : num_threads(), [&](int64_t i, int) {
+  parallel_for(rows * parts, cells < kSerialFill ? 1 : num_threads(), [&](int64_t i, int) noexcept {
     const int64_t n = i / parts, part = i % parts;
     if (pixels) {
       for_each_cell(t, n, 0, extents, {part * extents[2], (part + 1) * extents[2]}, [&](T& cell, int64_t) {

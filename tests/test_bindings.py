@@ -33,6 +33,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "conv_transpose_fprop": lambda a: _core.conv_transpose_fprop(UP, a, a, None, a, False, *AUTO),
     "conv_transpose_dgrad": lambda a: _core.conv_transpose_dgrad(UP, a, a, a, *AUTO),
     "conv_transpose_wgrad": lambda a: _core.conv_transpose_wgrad(UP, a, a, a, *AUTO),
+    "conv_grad": lambda a: _core.conv_grad(CONV, a, a, a, a, a, array(1), *AUTO),
+    "conv_transpose_grad": lambda a: _core.conv_transpose_grad(UP, a, a, a, a, a, array(1), *AUTO),
     "max_pool_fprop": lambda a: _core.max_pool_fprop(POOL, a, a, None),
     "max_pool_dgrad": lambda a: _core.max_pool_dgrad(a, a.astype(int), a.copy(), False, True),
     "max_pool_offsets_fprop": lambda a: _core.max_pool_offsets_fprop(
@@ -68,6 +70,7 @@ def test_no_op_is_left_out() -> None:
     tested |= {"relu_fprop", "relu_dgrad", "add"}  # take any rank
     host = {"flush_denormal", "set_flush_denormal", "plan_conv", "num_threads", "set_num_threads"}
     host |= {"exchange_thread_limit", "isa", "available_isas", "blas_version", "measure_peak"}
+    host |= {"conv_variants"}
     host |= {"transposed_geometry", "adaptive_geometry"}
     functions = {name for name, value in vars(_core).items() if inspect.isbuiltin(value)}
     assert functions - host == tested

@@ -2,6 +2,7 @@
 conv2d."""
 
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,75 @@ def test_signatures_and_docstrings_are_of_the_rank(name: str, axes: int) -> None
         assert word not in other.__doc__
     with pytest.raises(TypeError, match=rf"{other.__name__}\(\)"):
         other(never=1)
+
+
+# The keywords behind **options, in the order of the documentation, with their defaults.
+CONV = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "layout": "NCHW"}
+HOW = {"algorithm": "auto", "precision": "fp32", "workspace_limit": None}
+POOL: dict[str, Any] = {"stride": None, "padding": 0}
+TRANSPOSED = {"stride": 1, "padding": 0, "output_padding": 0, **CONV}
+AVERAGE = {**POOL, "ceil_mode": False, "count_include_pad": True, "divisor_override": None}
+KEYWORDS: dict[str, dict[str, Any]] = {
+    "conv{}d": {**CONV, "activation": None, **HOW, "out": None},
+    "conv{}d_grad_input": {**CONV, **HOW, "out": None},
+    "conv{}d_grad": {
+        "needs": ("input", "weight", "bias"),
+        **CONV,
+        **HOW,
+        "out": (None, None, None),
+    },
+    "conv{}d_grad_bias": {"layout": "NCHW", "out": None},
+    "conv_transpose{}d": {**TRANSPOSED, "activation": None, **HOW, "out": None},
+    "conv_transpose{}d_grad_weight": {**TRANSPOSED, **HOW, "out": None},
+    "max_pool{}d": {
+        **POOL,
+        "dilation": 1,
+        "ceil_mode": False,
+        "layout": "NCHW",
+        "return_indices": False,
+        "out": None,
+    },
+    "avg_pool{}d": {**AVERAGE, "layout": "NCHW", "out": None},
+    "sum_pool{}d_grad": {**POOL, "ceil_mode": False, "layout": "NCHW", "out": None},
+    "global_max_pool{}d": {"layout": "NCHW", "return_indices": False, "out": None},
+}
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_signatures_list_every_keyword_with_its_default(name: str, axes: int) -> None:
+    parameters = inspect.signature(op(name, axes)).parameters.values()
+    shown = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    wanted = {**KEYWORDS[name], "layout": at_rank("NCHW", axes)}
+    assert list(shown.items()) == list(wanted.items())
+    assert all(p.kind is not p.VAR_KEYWORD for p in parameters)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", OPS)
+def test_help_is_a_hundred_columns_wide_and_of_its_rank(name: str, axes: int) -> None:
+    doc = inspect.getdoc(op(name, axes))
+    assert doc is not None
+    assert max(map(len, doc.splitlines())) <= 100
+    letters = {1: "Q", 2: "P and Q", 3: "Z, P and Q"}[axes]
+    if name == "adaptive_avg_pool{}d":
+        assert re.search(rf"[ ,\n]{letters}\sbeing", doc), doc
+    other_letters = {1: r"\b[PHRDTZ]\b", 2: r"\b[DTZ]\b", 3: r"\(N, C, (W|H, W)\)"}[axes]
+    assert not re.search(other_letters, doc), doc
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("keyword", ["strid", "_axes"])
+def test_unknown_keywords_are_refused(name: str, axes: int, keyword: str) -> None:
+    call = op(name, axes)
+    arrays = [np.ones((2,) * (axes + 2), np.float32)] * 3
+    needed = [p for p in inspect.signature(call).parameters.values() if p.default is p.empty]
+    values: dict[str, Any] = {"input_shape": (2,) * (axes + 2), "weight_shape": (2,) * (axes + 2)}
+    values |= {"kernel_size": 1, "output_size": 1}
+    given = [values.get(p.name, arrays[0]) for p in needed]
+    with pytest.raises(TypeError, match=rf"unexpected keyword argument '{keyword}'"):
+        call(*given, **{keyword: 1})
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])

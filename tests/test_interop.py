@@ -77,7 +77,7 @@ def test_pools_and_transposed_convolutions_take_them_too(produce: Callable[[Any]
 @producer_
 def test_nothing_is_copied(produce: Callable[[Any], Any]) -> None:
     x = produce(PROBLEM.x.astype(np.float32))
-    _, (seen,) = dispatch.resolve(x=x)
+    _, (seen,) = dispatch.resolve("x", x)
     assert np.shares_memory(seen, np.from_dlpack(x))
 
 

@@ -1,5 +1,6 @@
 """The helpers that the layers call: matmul, relu, relu_grad and column_sum of fastconv.ops."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -214,3 +215,86 @@ TANH: Any = "tanh"
 def test_wrong_input(call: Any, kind: type[Exception], parts: tuple[str, ...]) -> None:
     with refuses(kind, *parts):
         call()
+
+
+OVERLAPS: list[tuple[str, Callable[[Any, Any, Any], Any]]] = [
+    ("x", lambda x, other, out: ops.relu(x, out=out)),
+    ("dy", lambda x, other, out: ops.relu_grad(x, other, out=out)),
+    ("y", lambda x, other, out: ops.relu_grad(other, x, out=out)),
+    ("a", lambda x, other, out: ops.add(x, other, out=out)),
+    ("b", lambda x, other, out: ops.add(other, x, out=out)),
+]
+overlapping_ = pytest.mark.parametrize(("name", "call"), OVERLAPS, ids=[n for n, _ in OVERLAPS])
+
+
+@overlapping_
+@pytest.mark.parametrize("shift", [1, -1])
+def test_out_may_not_lie_across_an_input(
+    name: str, call: Callable[[Any, Any, Any], Any], shift: int, rng: np.random.Generator
+) -> None:
+    memory = rng.standard_normal(9, np.float32)
+    before, ends = memory.copy(), (memory[:-1], memory[1:])
+    x, out = ends if shift == 1 else ends[::-1]
+    with pytest.raises(ValueError, match=f"out shares memory with {name}"):
+        call(x, np.ones_like(x), out)
+    with pytest.raises(ValueError, match=f"out shares memory with {name}"):
+        call(x, np.ones_like(x), x[::-1])
+    np.testing.assert_array_equal(memory, before)
+
+
+@overlapping_
+@pytest.mark.parametrize("view", [np.array, np.transpose])
+def test_out_may_be_an_input(
+    name: str, call: Callable[[Any, Any, Any], Any], view: Any, rng: np.random.Generator
+) -> None:
+    x = view(rng.standard_normal((4, 5), np.float32))
+    other = rng.standard_normal(x.shape, np.float32)
+    want = call(x.copy(), other, None)
+    same = x[...]
+    assert call(x, other, same) is same
+    np.testing.assert_array_equal(x, want)
+
+
+def test_batch_norm_writes_over_no_input() -> None:
+    x, values = np.ones((2, 3, 4, 5), np.float32), np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="out shares memory with x"):
+        ops.batch_norm(x, values, values, values, out=x)
+    whole = np.ones((2, 3, 4, 5), np.float32)
+    with pytest.raises(ValueError, match="out shares memory with scale"):
+        ops.batch_norm(x, values, whole[0, 0, 0, :3], values, out=whole)
+    dweight = whole[0, 0, 0, :3]
+    with pytest.raises(ValueError, match="out shares memory with dweight"):
+        ops.batch_norm_grad(x, x, values, values, values, dweight, values, out=whole)
+
+
+@pytest.mark.parametrize("window", [2, 17])  # by bytes, and by indices
+def test_tracked_max_pool_takes_lists_and_holds_out_against_source(
+    window: int, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((2, 3, 2 * window, 2 * window), np.float32)
+    y, source = ops.max_pool2d_tracked(x, window)
+    assert source.dtype == (np.uint8 if window == 2 else np.int64)
+    dy = rng.standard_normal(y.shape, np.float32)
+    want = ops.max_pool2d_tracked_grad(dy, source, x.shape, window)
+    got = ops.max_pool2d_tracked_grad(dy, source, list(x.shape), [window, window])
+    np.testing.assert_array_equal(got, want)
+    memory = np.zeros(x.size, np.int64)
+    place, out = memory.view(source.dtype)[: source.size], memory.view(np.float32)[: x.size]
+    place[...] = source.ravel()
+    with pytest.raises(ValueError, match=r"out shares memory with (source|indices)"):
+        ops.max_pool2d_tracked_grad(
+            dy, place.reshape(source.shape), x.shape, window, out=out.reshape(x.shape)
+        )
+    with pytest.raises(ValueError, match="input_shape must have 4 entries"):
+        ops.max_pool2d_tracked_grad(dy, source, x.shape[1:], window)
+
+
+def test_tracked_max_pool_by_indices_writes_into_out(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((1, 2, 34, 34), np.float32)
+    y, source = ops.max_pool2d_tracked(x, 17)
+    out = np.empty_like(y), np.empty_like(source)
+    got = ops.max_pool2d_tracked(x, 17, out=out)
+    assert got[0] is out[0]
+    assert got[1] is out[1]
+    np.testing.assert_array_equal(out[0], y)
+    np.testing.assert_array_equal(out[1], source)

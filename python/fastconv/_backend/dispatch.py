@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,15 @@ class Backend:
         described = array if self.xp is np else self.kernels.describe(array)
         return described
 
+    def same_cells(self, a: Any, b: Any) -> bool:
+        """Whether two arrays are the same cells of memory, in the same places."""
+        if a is b:
+            return True
+        if not (isinstance(a, self.xp.ndarray) and isinstance(b, self.xp.ndarray)):
+            return False
+        places = [self.describe(array).__array_interface__["data"][0] for array in (a, b)]
+        return places[0] == places[1] and (a.shape, a.strides) == (b.shape, b.strides)
+
 
 CPU = Backend(np, _core)
 
@@ -41,20 +51,22 @@ def cuda() -> Backend:
     return Backend(gpu.load_cupy(), gpu_kernels)
 
 
-def resolve(**arrays: Any) -> tuple[Backend, list[Any]]:
+def resolve(names: str, *arrays: Any) -> tuple[Backend, Sequence[Any]]:
     """The backend of a call's arrays and the arrays as it takes them; a bias may be None.
 
     NumPy and CuPy arrays are taken as they are, other producers of DLPack zero-copy, by their
-    device. Keywords are the arguments' names, for error messages.
+    device. `names` are the arguments', "x, w, bias", for error messages; the optional bias is last.
     """
-    for name, value in arrays.items():
-        if type(value) is not np.ndarray and not (value is None and name == _OPTIONAL):
+    given = arrays[:-1] if arrays[-1] is None and names.endswith(_OPTIONAL) else arrays
+    for value in given:
+        if type(value) is not np.ndarray:
             break
-    else:
-        return CPU, list(arrays.values())
-    if any(_on_gpu(value) for value in arrays.values()):
-        return cuda(), [gpu.as_cupy(name, value) for name, value in arrays.items()]
-    return CPU, [_as_numpy(name, value) for name, value in arrays.items()]
+    else:  # nearly always
+        return CPU, arrays
+    named = list(zip(names.split(", "), arrays, strict=True))
+    if any(_on_gpu(value) for value in arrays):
+        return cuda(), [gpu.as_cupy(name, value) for name, value in named]
+    return CPU, [_as_numpy(name, value) for name, value in named]
 
 
 def _on_gpu(value: Any) -> bool:
@@ -93,29 +105,37 @@ def _as_numpy(name: str, value: Any) -> np.ndarray[Any, Any] | None:
 
 def namespace(x: Any) -> Any:
     """The array namespace (numpy or cupy) of an array."""
-    return resolve(x=x)[0].xp
+    return resolve("x", x)[0].xp
 
 
-def output(out: Any, backend: Backend, shape: tuple[int, ...], dtype: Any, **inputs: Any) -> Any:
+def output(
+    out: Any, backend: Backend, shape: tuple[int, ...], dtype: Any, names: str, *inputs: Any
+) -> Any:
     """A new array, or the caller's `out` once it is known to share no memory with the inputs.
 
-    The kernels' bindings check the shape and dtype of `out`.
+    `names` are the inputs' as for `resolve`. The kernels' bindings check shape and dtype of `out`.
     """
     if out is None:
         return new_array(backend.xp, shape, dtype, "out")
-    if not isinstance(out, backend.xp.ndarray) or isinstance(out, np.ma.MaskedArray):
+    if type(out) is not backend.xp.ndarray and (
+        not isinstance(out, backend.xp.ndarray) or isinstance(out, np.ma.MaskedArray)
+    ):
         library = "NumPy" if backend.xp is np else "CuPy"
         raise TypeError(f"out must be a {library} array, got {type(out).__name__}")
-    place = backend.describe(out)
-    for name, value in inputs.items():
-        if value is not None and _share_memory(place, backend.describe(value)):
+    place, places = out, inputs
+    if backend.xp is not np:
+        place = backend.describe(out)
+        places = tuple(value if value is None else backend.describe(value) for value in inputs)
+    for i, value in enumerate(places):  # their extents are apart: the usual case, and cheap to see
+        if value is None or not np.may_share_memory(place, value):
+            continue
+        if _share_memory(place, value):
+            name = names.split(", ")[i]
             raise ValueError(f"out shares memory with {name}: pass an array of its own")
     return out
 
 
 def _share_memory(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
-    if not np.may_share_memory(a, b):  # their extents are apart: the usual case, and cheap to see
-        return False
     try:
         return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]  # any int >= -1
     except np.exceptions.TooHardError:

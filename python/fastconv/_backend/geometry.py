@@ -142,15 +142,26 @@ def _transposed(
 
 @lru_cache(_CACHED)
 def _pool(
+    axes: int,
     x: Ints,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: str | tuple[tuple[int, int], ...],
-    dilation: Ints,
+    kernel_size: int | Ints,
+    stride: int | Ints | None,
+    padding: int | str | tuple[tuple[int, int], ...],
+    dilation: int | Ints,
     ceil_mode: bool,
     layout: str,
 ) -> tuple[_core.PoolGeometry, Ints]:
-    geometry = _core.PoolGeometry(x, kernel_size, stride, padding, dilation, ceil_mode, layout)
+    check_layout(layout, axes)
+    kernel = per_axis(kernel_size, "kernel_size", axes)
+    geometry = _core.PoolGeometry(
+        x,
+        kernel,
+        kernel if stride is None else per_axis(stride, "stride", axes),
+        paddings(padding, axes),
+        per_axis(dilation, "dilation", axes),
+        ceil_mode,
+        layout,
+    )
     return geometry, geometry.output_shape
 
 
@@ -212,17 +223,16 @@ def pool_geometry(
     layout: str,
 ) -> tuple[_core.PoolGeometry, Ints]:
     """The geometry of a pool over shape x, and the shape of its output."""
-    check_layout(layout, axes)
-    kernel = per_axis(kernel_size, "kernel_size", axes)
-    return _pool(
-        x,
-        kernel,
-        kernel if stride is None else per_axis(stride, "stride", axes),
-        paddings(padding, axes),
-        per_axis(dilation, "dilation", axes),
-        bool(ceil_mode),
-        layout,
-    )
+    if not (
+        (type(kernel_size) is int and type(dilation) is int and type(layout) is str)
+        and (stride is None or type(stride) is int)
+        and (type(padding) is int or type(padding) is str)
+    ):  # as for a convolution
+        check_layout(layout, axes)
+        kernel_size = per_axis(kernel_size, "kernel_size", axes)
+        stride = None if stride is None else per_axis(stride, "stride", axes)
+        padding, dilation = paddings(padding, axes), per_axis(dilation, "dilation", axes)
+    return _pool(axes, x, kernel_size, stride, padding, dilation, bool(ceil_mode), layout)
 
 
 @lru_cache(_CACHED)

@@ -34,7 +34,7 @@ class BatchNorm2d(Layer):
         eps: float = 1e-5,
         momentum: float = 0.1,
         activation: str | None = None,
-        layout: str = "NCHW",
+        layout: ops.options.Images = "NCHW",
         dtype: DTypeLike = "float32",
     ) -> None:
         check("eps", eps, eps > 0, "a number > 0")

@@ -36,7 +36,7 @@ class Linear(Layer):
         self.bias = Parameter("bias", np.zeros(shape[0], self.weight.data.dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
-        _, (x,) = resolve(x=x)
+        _, (x,) = resolve("x", x)
         features = self.weight.data.shape[1]
         if x.ndim != 2 or x.shape[1] != features:
             hint = "; put Flatten() before Linear" if x.ndim > 2 else ""

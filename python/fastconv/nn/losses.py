@@ -42,7 +42,7 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     def forward(self, prediction: Array, target: Array) -> float:
-        backend, (prediction, target) = resolve(prediction=prediction, target=target)
+        backend, (prediction, target) = resolve("prediction, target", prediction, target)
         _check_labels(prediction, target)
         xp, batch = backend.xp, len(target)
         labelled = xp.arange(batch), target
@@ -66,7 +66,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     def forward(self, prediction: Array, target: Array) -> float:
-        backend, (prediction, target) = resolve(prediction=prediction, target=target)
+        backend, (prediction, target) = resolve("prediction, target", prediction, target)
         t = _check_elementwise(prediction, target)
         xp = backend.xp
         if not bool(((t >= 0) & (t <= 1)).all()):
@@ -84,7 +84,7 @@ class MeanSquaredError(Loss):
     """
 
     def forward(self, prediction: Array, target: Array) -> float:
-        _, (prediction, target) = resolve(prediction=prediction, target=target)
+        _, (prediction, target) = resolve("prediction, target", prediction, target)
         difference = prediction - _check_elementwise(prediction, target)
         self._gradient = difference * (2 / prediction.size)
         return float((difference * difference).mean())

@@ -165,7 +165,7 @@ class Trainable(Layer):
 
     def predict(self, x: Array, batch_size: int = 256) -> Array:
         """The model's raw output (logits) for all samples, in evaluation mode."""
-        backend, (x,) = resolve(x=x)
+        backend, (x,) = resolve("x", x)
         _check_input(self, x, "x")
         own = _namespace(self)
         x = move(x, own)
@@ -300,7 +300,7 @@ def _parts(samples: int, batch_size: int) -> Iterator[slice]:
 
 def _samples(model: Trainable, x: Array, y: Array, prefix: str = "") -> tuple[Array, Array]:
     """x and y as arrays, if they are as many samples and x is what the model takes."""
-    _, (x, y) = resolve(**{f"{prefix}x": x, f"{prefix}y": y})
+    _, (x, y) = resolve(f"{prefix}x, {prefix}y", x, y)
     _check_input(model, x, f"{prefix}x")
     if len(x) == 0 or x.shape[:1] != y.shape[:1]:
         raise ValueError(

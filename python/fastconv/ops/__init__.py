@@ -32,6 +32,9 @@ out
     Where to write the result: the exact shape and dtype, any strides, no memory shared with an
     input. Without it the result is a new array.
 
+A gradient is that of the sum of the result times dy, which has the result's shape; its other
+arguments are those of the forward call. Sums over a batch are always taken in the same order.
+
 Arrays are NumPy's or CuPy's, float32 or float64, all of one call the same, with any strides. CuPy's
 may be float16 or bfloat16 (ml_dtypes), which tensor cores multiply and whose sums are float32's.
 TypeError and ValueError name the argument, what came and what was expected; nothing has been
@@ -47,16 +50,16 @@ from ._dense import column_sum as column_sum
 from ._dense import matmul as matmul
 from ._dense import relu as relu
 from ._dense import relu_grad as relu_grad
+from ._max_pool_tracked import max_pool1d_tracked as max_pool1d_tracked
+from ._max_pool_tracked import max_pool1d_tracked_grad as max_pool1d_tracked_grad
+from ._max_pool_tracked import max_pool2d_tracked as max_pool2d_tracked
+from ._max_pool_tracked import max_pool2d_tracked_grad as max_pool2d_tracked_grad
+from ._max_pool_tracked import max_pool3d_tracked as max_pool3d_tracked
+from ._max_pool_tracked import max_pool3d_tracked_grad as max_pool3d_tracked_grad
 from .avg_pool import *
 from .conv import *
 from .conv_transpose import *
 from .max_pool import *
-from .max_pool import max_pool1d_tracked as max_pool1d_tracked
-from .max_pool import max_pool1d_tracked_grad as max_pool1d_tracked_grad
-from .max_pool import max_pool2d_tracked as max_pool2d_tracked
-from .max_pool import max_pool2d_tracked_grad as max_pool2d_tracked_grad
-from .max_pool import max_pool3d_tracked as max_pool3d_tracked
-from .max_pool import max_pool3d_tracked_grad as max_pool3d_tracked_grad
 from .plan import *
 
 # What fastconv itself offers.

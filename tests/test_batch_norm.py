@@ -172,12 +172,12 @@ def test_wrong_input(shape: tuple[int, ...], message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 0}, "channels is 0, expected at least 1"),
+        ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"channels": 3, "eps": -1.0}, "eps must be a number > 0, got -1.0"),
         ({"channels": 3, "momentum": 1.5}, r"momentum must be a number in \[0, 1\], got 1.5"),
         ({"channels": 3, "layout": "CHWN"}, "layout"),
-        ({"channels": 3, "activation": "tanh"}, "activation is 'tanh'"),
-        ({"channels": 3, "dtype": "int8"}, "dtype is int8"),
+        ({"channels": 3, "activation": "tanh"}, 'activation must be None or "relu", got .tanh'),
+        ({"channels": 3, "dtype": "int8"}, "dtype must be float32 or float64, got int8"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:

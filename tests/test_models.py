@@ -62,8 +62,8 @@ def test_residual_networks_take_other_extents(name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: models.vgg(12), "depth is 12, expected one of 11, 13, 16, 19"),
-        (lambda: models.resnet(32), "depth is 32, expected one of 18, 20, 34, 50"),
+        (lambda: models.vgg(12), "depth must be one of 11, 13, 16, 19, got 12"),
+        (lambda: models.resnet(32), "depth must be one of 18, 20, 34, 50, got 32"),
     ],
 )
 def test_an_unknown_depth_lists_the_known(make: Any, message: str) -> None:
@@ -109,6 +109,6 @@ def test_training_is_the_same_on_any_number_of_threads(name: str, rng: np.random
 
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(
-        ValueError, match="model is 'resnet999', expected one of mnist_convnet, mlp"
+        ValueError, match=r"model must be one of mnist_convnet, mlp, .* got 'resnet999'"
     ):
         models.build("resnet999")

@@ -184,32 +184,123 @@ def test_results_are_fresh_arrays_outside_fit(rng: np.random.Generator) -> None:
     assert not np.shares_memory(layer(x), layer(x))
 
 
+untyped: Any = nn  # where a type checker would refuse the call first
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Conv2d(0, 3, 2), "in_channels is 0, expected at least 1"),
-        (lambda: nn.Conv2d(cast(Any, 2.0), 3, 2), "in_channels is 2.0, expected an int"),
-        (lambda: nn.Conv2d(4, 6, 3, groups=4), "groups is 4, which must divide .* 4 .* 6"),
+        (lambda: nn.Conv2d(0, 3, 2), "in_channels must be at least 1, got 0"),
+        (lambda: nn.Conv2d(cast(Any, 2.0), 3, 2), "in_channels must be an int, got 2.0"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=4), "groups must divide .* 4 .* 6, got 4"),
         (
             lambda: nn.Conv2d(2, 3, (3, 3, 3)),
             r"kernel_size must be an int or 2 of them, one per axis, got \(3, 3, 3\)",
         ),
-        (lambda: nn.Conv2d(2, 3, (3, 0)), "kernel_size is 0, expected at least 1"),
-        (lambda: nn.Conv2d(2, 3, 3, activation="tanh"), "activation is 'tanh', expected None or"),
-        (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype is int32, expected float32 or float64"),
-        (lambda: nn.Conv1d(2, 3, 3, layout="NCHW"), "layout"),
-        (lambda: nn.Conv3d(2, 3, 3, strides=2), "unexpected keyword argument 'strides'"),
+        (lambda: nn.Conv2d(2, 3, (3, 0)), "kernel_size must be at least 1, got 0"),
+        (
+            lambda: untyped.Conv2d(2, 3, 3, activation="tanh"),
+            "activation must be None or .*, got 'tanh'",
+        ),
+        (lambda: nn.Conv2d(2, 3, 3, dtype="int32"), "dtype must be float32 or float64, got int32"),
+        (lambda: untyped.Conv1d(2, 3, 3, layout="NCHW"), "layout"),
+        (lambda: untyped.Conv3d(2, 3, 3, strides=2), "unexpected keyword argument 'strides'"),
         (lambda: nn.Conv3d(2, 3, (3, 3)), "kernel_size must be an int or 3 of them"),
-        (lambda: nn.Linear(3, 0), "out_features is 0"),
-        (lambda: nn.Linear(3, 2, activation="gelu"), "activation is 'gelu'"),
-        (lambda: nn.LeakyReLU(0.0), r"slope is 0.0, expected a number in \(0, 1\)"),
-        (lambda: nn.Residual(nn.Flatten(), activation="elu"), "activation is 'elu'"),
-        (lambda: nn.Dropout(1.0), r"p is 1.0, expected a probability in \[0, 1\)"),
+        (lambda: nn.Linear(3, 0), "out_features must be at least 1, got 0"),
+        (lambda: untyped.Linear(3, 2, activation="gelu"), "activation must be .*, got 'gelu'"),
+        (lambda: nn.LeakyReLU(0.0), r"slope must be a number in \(0, 1\), got 0.0"),
+        (
+            lambda: untyped.Residual(nn.Flatten(), activation="elu"),
+            "activation must be .*, got 'elu'",
+        ),
+        (lambda: nn.Dropout(1.0), r"p must be a probability in \[0, 1\), got 1.0"),
     ],
 )
 def test_wrong_arguments(make: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+WRONG_GEOMETRY: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("Conv{}d", (3, 4, 3), {"stride": -1}),
+    ("Conv{}d", (3, 4, 3), {"stride": 0}),
+    ("Conv{}d", (3, 4, 3), {"stride": 1.5}),
+    ("Conv{}d", (3, 4, 3), {"dilation": 0}),
+    ("Conv{}d", (3, 4, 3), {"padding": "sam"}),
+    ("Conv{}d", (3, 4, 3), {"padding": -1}),
+    ("Conv{}d", (3, 4, 3), {"padding": (1, 1, 1, 1)}),
+    ("Conv{}d", (3, 4, 3), {"layout": "CHWN"}),
+    ("ConvTranspose{}d", (3, 4, 3), {"stride": -1}),
+    ("ConvTranspose{}d", (3, 4, 3), {"padding": "sam"}),
+    ("ConvTranspose{}d", (3, 4, 3), {"stride": 2, "output_padding": 2}),
+    ("ConvTranspose{}d", (3, 4, 3), {"output_padding": -1}),
+    ("MaxPool{}d", (-2,), {"padding": "sam"}),
+    ("MaxPool{}d", (0,), {}),
+    ("MaxPool{}d", (2,), {"padding": "sam"}),
+    ("MaxPool{}d", (2,), {"padding": 2}),
+    ("MaxPool{}d", (2,), {"stride": 0}),
+    ("MaxPool{}d", (2,), {"dilation": -1}),
+    ("MaxPool{}d", (2,), {"layout": "CHWN"}),
+    ("AvgPool{}d", (2,), {"stride": "2"}),
+    ("AvgPool{}d", (-1,), {}),
+    ("AvgPool{}d", (2,), {"padding": -2}),
+    ("AvgPool{}d", (2,), {"divisor_override": 0}),
+    ("AdaptiveAvgPool{}d", (0,), {}),
+    ("AdaptiveAvgPool{}d", (2,), {"layout": "CHWN"}),
+    ("GlobalAvgPool{}d", (), {"layout": "CHWN"}),
+]
+
+
+def op_error(
+    name: str, axes: int, arguments: tuple[int, ...], options: dict[str, Any]
+) -> Exception:
+    """What the layer's operator says to the same geometry over images of 40 cells an axis."""
+    words = {"Conv{}d": "conv{}d", "ConvTranspose{}d": "conv_transpose{}d"}
+    words |= {kind + "Pool{}d": kind.lower() + "_pool{}d" for kind in ("Max", "Avg")}
+    words |= {kind + "AvgPool{}d": kind.lower() + "_avg_pool{}d" for kind in ("Adaptive", "Global")}
+    function = getattr(fastconv, words[name].format(axes))
+    x = np.ones((1, 3 if "Conv" in name else 1, *(40,) * axes), np.float32)
+    rest: tuple[Any, ...] = arguments
+    if name == "Conv{}d":
+        rest = (np.ones((4, 3, *(3,) * axes), np.float32),)
+    if name == "ConvTranspose{}d":
+        rest = (np.ones((3, 4, *(3,) * axes), np.float32),)
+    with pytest.raises((TypeError, ValueError)) as caught:
+        function(x, *rest, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize(("name", "arguments", "options"), WRONG_GEOMETRY)
+def test_constructors_refuse_what_the_operator_would(
+    name: str, axes: int, arguments: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    wanted = op_error(name, axes, arguments, options)
+    with pytest.raises(type(wanted)) as caught:
+        getattr(nn, name.format(axes))(*arguments, **options)
+    before_shapes = str(wanted).partition("; x has shape")[0]
+    assert str(caught.value).partition("; x has shape")[0] == before_shapes
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("name", "arguments", "options"),
+    [
+        ("Conv{}d", (4, 6, 3), {"padding": "same", "stride": 5, "dilation": 3, "groups": 2}),
+        ("Conv{}d", (4, 6, 9), {"padding": 4, "stride": 2}),
+        ("ConvTranspose{}d", (4, 6, 1), {"padding": 7}),
+        ("ConvTranspose{}d", (4, 6, 2), {"stride": 2, "padding": "same"}),
+        ("ConvTranspose{}d", (4, 6, 3), {"stride": 3, "output_padding": 2, "groups": 2}),
+        ("MaxPool{}d", (5,), {"padding": 2, "stride": 3, "ceil_mode": True}),
+        ("AvgPool{}d", (2,), {"padding": 5, "divisor_override": -2}),
+        ("AdaptiveAvgPool{}d", (7,), {}),
+    ],
+)
+def test_constructors_take_what_some_image_would(
+    name: str, axes: int, arguments: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    layer = getattr(nn, name.format(axes))(*arguments, **options)
+    assert layer(np.ones((1, 4, *(20,) * axes), np.float32)).size > 0
 
 
 @pytest.mark.parametrize(
@@ -258,5 +349,5 @@ def test_to_cpu_keeps_the_arrays() -> None:
 def test_to_says_what_is_missing() -> None:
     with pytest.raises(RuntimeError, match="has no CUDA module"):
         nn.Linear(3, 2).to("cuda")
-    with pytest.raises(ValueError, match="device is 'tpu', expected 'cpu' or 'cuda'"):
+    with pytest.raises(ValueError, match='device must be "cpu" or "cuda", got \'tpu\''):
         nn.Linear(3, 2).to("tpu")

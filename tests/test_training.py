@@ -342,8 +342,8 @@ X, Y = blobs(8)
         (X, Y.astype(float), {}, "target has dtype float64, expected integer class labels"),
         (X, Y + 1, {}, "target has labels from .* to 4, expected 0 to 3"),
         (X, Y.tolist(), {}, "y .*list"),
-        (X, Y, {"batch_size": 0}, "batch_size is 0, expected at least 1"),
-        (X, Y, {"epochs": 0}, "epochs is 0, expected at least 1"),
+        (X, Y, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (X, Y, {"epochs": 0}, "epochs must be at least 1, got 0"),
         (X, Y, {"validation_data": (X, Y[:3])}, "validation x has 8 samples and validation y"),
     ],
 )

@@ -26,6 +26,7 @@ from .nn import (
     Sequential,
 )
 from .nn.init import RNG
+from .ops.options import Activation
 
 
 def mnist_convnet(rng: RNG = None, *, classes: int = 10) -> Sequential:
@@ -123,14 +124,14 @@ def vgg(
     `batch_norm` normalises after each convolution, which keeps its bias, as in torchvision.
     """
     if depth not in _VGG_STAGES:
-        raise ValueError(f"depth is {depth}, expected one of {', '.join(map(str, _VGG_STAGES))}")
+        raise ValueError(f"depth must be one of {', '.join(map(str, _VGG_STAGES))}, got {depth}")
     rng = np.random.default_rng(rng)
     layers: list[Layer] = []
     channels = 3
     for stage, repeats in enumerate(_VGG_STAGES[depth]):
         width = min(64 << stage, 512)
         for _ in range(repeats):
-            activation = None if batch_norm else "relu"
+            activation: Activation = None if batch_norm else "relu"
             layers.append(Conv2d(channels, width, 3, padding=1, activation=activation, rng=rng))
             if batch_norm:
                 layers.append(BatchNorm2d(width, activation="relu"))
@@ -163,7 +164,7 @@ def resnet(depth: int = 18, *, rng: RNG = None, classes: int | None = None) -> S
     """
     if depth not in _RESNET_STAGES:
         expected = ", ".join(map(str, sorted(_RESNET_STAGES)))
-        raise ValueError(f"depth is {depth}, expected one of {expected}")
+        raise ValueError(f"depth must be one of {expected}, got {depth}")
     rng = np.random.default_rng(rng)
     if depth == 20:
         channels, classes = 16, classes or 10
@@ -187,7 +188,7 @@ def resnet(depth: int = 18, *, rng: RNG = None, classes: int | None = None) -> S
 
 
 def _conv_norm(
-    c: int, k: int, size: int, stride: int, rng: RNG, activation: str | None = "relu"
+    c: int, k: int, size: int, stride: int, rng: RNG, activation: Activation = "relu"
 ) -> list[Layer]:
     """A convolution that keeps extents but for its stride, then batch normalisation."""
     conv = Conv2d(c, k, size, stride=stride, padding=size // 2, bias=False, rng=rng)
@@ -238,5 +239,5 @@ def input_shape(name: str) -> tuple[int, int, int]:
 def build(name: str, **kwargs: Any) -> Sequential:
     """The model called `name`, one of NAMES, with the keywords of its function."""
     if name not in _BUILDERS:
-        raise ValueError(f"model is {name!r}, expected one of {', '.join(NAMES)}")
+        raise ValueError(f"model must be one of {', '.join(NAMES)}, got {name!r}")
     return _BUILDERS[name](**kwargs)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .. import ops
+from .._checks import check
+from ..ops.options import Activation
 from .layer import Array, Layer
 
 
 class ReLU(Layer):
     """y = max(x, 0); the gradient at 0 is 0."""
 
-    activation = "relu"
+    activation: Activation = "relu"
 
     def forward(self, x: Array) -> Array:
         y = self._compute(ops.relu, x)
@@ -29,8 +31,7 @@ class LeakyReLU(Layer):
     """
 
     def __init__(self, slope: float) -> None:
-        if not 0 < slope < 1:
-            raise ValueError(f"slope is {slope}, expected a number in (0, 1)")
+        check("slope", slope, 0 < slope < 1, "a number in (0, 1)")
         self.slope = slope
 
     def forward(self, x: Array) -> Array:

@@ -7,9 +7,10 @@ from numpy.typing import DTypeLike
 
 from .. import ops
 from .._backend.geometry import check_layout
-from .._checks import check
+from .._checks import check, is_relu, positive
+from ..ops.options import Activation, Images
 from . import init
-from .layer import Array, Buffer, Layer, Parameter, check_activation, positive
+from .layer import Array, Buffer, Layer, Parameter
 
 
 class BatchNorm2d(Layer):
@@ -33,8 +34,8 @@ class BatchNorm2d(Layer):
         *,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        activation: str | None = None,
-        layout: ops.options.Images = "NCHW",
+        activation: Activation = None,
+        layout: Images = "NCHW",
         dtype: DTypeLike = "float32",
     ) -> None:
         check("eps", eps, eps > 0, "a number > 0")
@@ -47,7 +48,8 @@ class BatchNorm2d(Layer):
         self.running_var = Buffer("running_var", np.ones(size, kind))
         self.eps = eps
         self.momentum = momentum
-        self.activation = check_activation(activation)
+        is_relu(activation)  # or it is refused
+        self.activation = activation
         self.layout = layout
 
     def forward(self, x: Array) -> Array:

@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import ops
-from .._backend.geometry import AxisArgument, PaddingArgument, check_layout, per_axis
+from .._backend.geometry import AxisArgument, PaddingArgument, paddings, per_axis
+from .._checks import is_relu, positive
+from ..ops.options import Activation, Layout, Lines, Volumes
 from . import init
-from .layer import Array, Layer, Parameter, check_activation, positive
+from .layer import Array, Layer, Parameter, no_images, windows
+
+
+class _Options(TypedDict, total=False):
+    """The keywords of every convolution but the layout."""
+
+    stride: AxisArgument
+    padding: PaddingArgument
+    dilation: AxisArgument
+    groups: int
+    bias: bool
+    activation: Activation
+    dtype: DTypeLike
+    rng: init.RNG
+
+
+class _TransposedOptions(_Options, total=False):
+    output_padding: AxisArgument
 
 
 class _Convolution(Layer):
-    """What the convolutions share: `_op` and its gradients are called with `geometry`."""
+    """What the convolutions share; `_ops`, the forward pass and the gradients by input, weight and
+    bias, are called with `geometry`."""
 
-    _op: ClassVar[str]
+    _ops: ClassVar[tuple[Callable[..., Any], ...]]
     _axes: ClassVar[int] = 2
 
     def __init__(
@@ -32,8 +52,8 @@ class _Convolution(Layer):
         dilation: AxisArgument = 1,
         groups: int = 1,
         bias: bool = True,
-        activation: str | None = None,
-        layout: str = "NCHW",
+        activation: Activation = None,
+        layout: Layout = "NCHW",
         dtype: DTypeLike = "float32",
         rng: init.RNG = None,
     ) -> None:
@@ -41,15 +61,12 @@ class _Convolution(Layer):
         k = positive("out_channels", out_channels)
         if c % positive("groups", groups) or k % groups:
             raise ValueError(
-                f"groups is {groups}, which must divide in_channels {c} and out_channels {k}"
+                f"groups must divide in_channels {c} and out_channels {k}, got {groups}"
             )
         extents = per_axis(kernel_size, "kernel_size", self._axes)
         size = tuple(positive("kernel_size", extent) for extent in extents)
-        check_layout(layout, self._axes)
-        self.activation = check_activation(activation)
-        shape = self._weight_shape(c, k, groups, size)
-        self.weight = Parameter("weight", init.for_activation(activation, shape, rng, dtype))
-        self.bias = Parameter("bias", np.zeros(k, self.weight.data.dtype)) if bias else None
+        is_relu(activation)  # or it is refused
+        self.activation = activation
         self.geometry: dict[str, Any] = {
             "stride": stride,
             "padding": padding,
@@ -57,11 +74,15 @@ class _Convolution(Layer):
             "groups": groups,
             "layout": layout,
         }
+        shape = self._weight_shape(c, k, groups, size)
+        self._check_geometry(c, shape)
+        self.weight = Parameter("weight", init.for_activation(activation, shape, rng, dtype))
+        self.bias = Parameter("bias", np.zeros(k, self.weight.data.dtype)) if bias else None
 
     def forward(self, x: Array) -> Array:
         bias = None if self.bias is None else self.bias.data
         y = self._compute(
-            self._function(), x, self.weight.data, bias, activation=self.activation, **self.geometry
+            self._ops[0], x, self.weight.data, bias, activation=self.activation, **self.geometry
         )
         self._saved = (x, y) if self.training else None
         return y
@@ -69,10 +90,10 @@ class _Convolution(Layer):
     def backward(self, dy: Array) -> Array | None:
         x, y = self._recall()
         weight, bias = self.weight, self.bias
+        _, grad_input, grad_weight, grad_bias = self._ops
         dy = self._before_activation(dy, y)
         if bias is not None:
-            self._function("_grad_bias")(dy, layout=self.geometry["layout"], out=bias.grad)
-        grad_weight, grad_input = self._function("_grad_weight"), self._function("_grad_input")
+            grad_bias(dy, layout=self.geometry["layout"], out=bias.grad)
         grad_weight(dy, x, weight.data.shape, **self.geometry, out=weight.grad)
         if not self.needs_input_grad:
             return None
@@ -96,9 +117,15 @@ class _Convolution(Layer):
         k, c = self.weight.data.shape[:2]
         return c * self.geometry["groups"], k
 
-    def _function(self, suffix: str = "") -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(ops, self._op + suffix)
-        return function
+    def _check_geometry(self, c: int, weight_shape: tuple[int, ...]) -> None:
+        """Let the operator refuse what it would refuse of any image."""
+        layout, extents = self.geometry["layout"], self._extents(weight_shape[2:])
+        weight = np.broadcast_to(np.float32(0), weight_shape)
+        self._ops[0](no_images(layout, c, extents, "float32"), weight, **self.geometry)
+
+    def _extents(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Of an image that is large enough for one output."""
+        return windows(size, self.geometry["dilation"], self._axes)
 
 
 class Conv1d(_Convolution):
@@ -109,7 +136,12 @@ class Conv1d(_Convolution):
     Geometry is that of `fastconv.conv1d`; the other options are those of `Conv2d`.
     """
 
-    _op = "conv1d"
+    _ops = (
+        ops.conv1d,
+        ops.conv1d_grad_input,
+        ops.conv1d_grad_weight,
+        ops.conv1d_grad_bias,
+    )
     _axes = 1
 
     def __init__(
@@ -118,8 +150,8 @@ class Conv1d(_Convolution):
         out_channels: int,
         kernel_size: AxisArgument,
         *,
-        layout: str = "NCW",
-        **options: Any,
+        layout: Lines = "NCW",
+        **options: Unpack[_Options],
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
 
@@ -133,7 +165,12 @@ class Conv2d(_Convolution):
     by the same kernel call.
     """
 
-    _op = "conv2d"
+    _ops = (
+        ops.conv2d,
+        ops.conv2d_grad_input,
+        ops.conv2d_grad_weight,
+        ops.conv2d_grad_bias,
+    )
 
 
 class Conv3d(_Convolution):
@@ -144,7 +181,12 @@ class Conv3d(_Convolution):
     (out_channels,). Geometry is that of `fastconv.conv3d`; the other options are those of `Conv2d`.
     """
 
-    _op = "conv3d"
+    _ops = (
+        ops.conv3d,
+        ops.conv3d_grad_input,
+        ops.conv3d_grad_weight,
+        ops.conv3d_grad_bias,
+    )
     _axes = 3
 
     def __init__(
@@ -153,8 +195,8 @@ class Conv3d(_Convolution):
         out_channels: int,
         kernel_size: AxisArgument,
         *,
-        layout: str = "NCDHW",
-        **options: Any,
+        layout: Volumes = "NCDHW",
+        **options: Unpack[_Options],
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
 
@@ -167,10 +209,12 @@ class _ConvTranspose(_Convolution):
         kernel_size: AxisArgument,
         *,
         output_padding: AxisArgument = 0,
-        **options: Any,
+        layout: Layout = "NCHW",
+        **options: Unpack[_Options],
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, **options)
+        super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
         self.geometry["output_padding"] = output_padding
+        self._check_geometry(in_channels, self.weight.data.shape)
 
     def flops(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return super().flops(output_shape, input_shape)
@@ -182,6 +226,12 @@ class _ConvTranspose(_Convolution):
         c, k = self.weight.data.shape[:2]
         return c, k * self.geometry["groups"]
 
+    def _extents(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        pads = paddings(self.geometry["padding"], self._axes)
+        if isinstance(pads, str):
+            return (1,) * self._axes
+        return tuple(1 + max(0, before + after) for before, after in pads)
+
 
 class ConvTranspose1d(_ConvTranspose):
     """y = activation(conv_transpose1d(x, weight) + bias).
@@ -190,7 +240,12 @@ class ConvTranspose1d(_ConvTranspose):
     `weight` is (in_channels, out_channels/groups, S) in either layout; otherwise `ConvTranspose2d`.
     """
 
-    _op = "conv_transpose1d"
+    _ops = (
+        ops.conv_transpose1d,
+        ops.conv_transpose1d_grad_input,
+        ops.conv_transpose1d_grad_weight,
+        ops.conv_transpose1d_grad_bias,
+    )
     _axes = 1
 
     def __init__(
@@ -199,8 +254,8 @@ class ConvTranspose1d(_ConvTranspose):
         out_channels: int,
         kernel_size: AxisArgument,
         *,
-        layout: str = "NCW",
-        **options: Any,
+        layout: Lines = "NCW",
+        **options: Unpack[_TransposedOptions],
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)
 
@@ -213,7 +268,12 @@ class ConvTranspose2d(_ConvTranspose):
     Geometry is that of `fastconv.conv_transpose2d`; the other options are those of `Conv2d`.
     """
 
-    _op = "conv_transpose2d"
+    _ops = (
+        ops.conv_transpose2d,
+        ops.conv_transpose2d_grad_input,
+        ops.conv_transpose2d_grad_weight,
+        ops.conv_transpose2d_grad_bias,
+    )
 
 
 class ConvTranspose3d(_ConvTranspose):
@@ -224,7 +284,12 @@ class ConvTranspose3d(_ConvTranspose):
     otherwise `ConvTranspose2d`.
     """
 
-    _op = "conv_transpose3d"
+    _ops = (
+        ops.conv_transpose3d,
+        ops.conv_transpose3d_grad_input,
+        ops.conv_transpose3d_grad_weight,
+        ops.conv_transpose3d_grad_bias,
+    )
     _axes = 3
 
     def __init__(
@@ -233,7 +298,7 @@ class ConvTranspose3d(_ConvTranspose):
         out_channels: int,
         kernel_size: AxisArgument,
         *,
-        layout: str = "NCDHW",
-        **options: Any,
+        layout: Volumes = "NCDHW",
+        **options: Unpack[_TransposedOptions],
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, layout=layout, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._backend.dispatch import namespace
+from .._checks import check
 from .init import RNG
 from .layer import Array, Layer
 
@@ -17,8 +18,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float, rng: RNG = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"p is {p}, expected a probability in [0, 1)")
+        check("p", p, 0 <= p < 1, "a probability in [0, 1)")
         self.p = p
         self._rng = np.random.default_rng(rng)
         self._owns_rng = rng is not None

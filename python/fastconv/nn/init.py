@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from ..ops.options import Activation
 from .layer import Array
 
 RNG: TypeAlias = np.random.Generator | int | None
@@ -36,7 +37,7 @@ def glorot_uniform(shape: tuple[int, ...], rng: RNG = None, dtype: DTypeLike = "
 
 
 def for_activation(
-    activation: str | None, shape: tuple[int, ...], rng: RNG, dtype: DTypeLike
+    activation: Activation, shape: tuple[int, ...], rng: RNG, dtype: DTypeLike
 ) -> Array:
     """The layers' default: He before a fused ReLU, Glorot otherwise."""
     draw = he_normal if activation == "relu" else glorot_uniform
@@ -48,7 +49,7 @@ def floating(dtype: DTypeLike) -> type[np.float32] | type[np.float64]:
     for kind in (np.float32, np.float64):
         if np.dtype(dtype) == kind:
             return kind
-    raise TypeError(f"dtype is {np.dtype(dtype)}, expected float32 or float64")
+    raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:

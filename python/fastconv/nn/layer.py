@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .. import ops
 from .._backend.dispatch import cuda
+from .._backend.geometry import AxisArgument, check_layout, per_axis
+from ..ops.options import Activation, Layout
 
 Array = NDArray[Any]
 
@@ -65,7 +66,7 @@ class Layer(ABC):
     training: bool = True
     needs_input_grad: bool = True  # False on the first trained layer: its input is the data
     _saved: Any = None
-    activation: str | None = None  # what the layer's output has been through last
+    activation: Activation = None  # what the layer's output has been through last
     _recycled: dict[Any, Any] | None = None  # a dict inside `fit`, see `_compute`
     # Inside `fit`, where a layer that can comes after a ReLU: it returns the gradient of what went
     # into that ReLU, and the layer with the ReLU need not do it.
@@ -144,7 +145,7 @@ class Layer(ABC):
         is missing for "cuda" is a RuntimeError. Layers forget what they kept for `backward`.
         """
         if device not in ("cpu", "cuda"):
-            raise ValueError(f"device is {device!r}, expected 'cpu' or 'cuda'")
+            raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
         xp = np if device == "cpu" else cuda().xp
         for state in self.state():
             state.data = move(state.data, xp)
@@ -245,21 +246,14 @@ def move(array: Any, xp: Any) -> Array:
     return moved
 
 
-def positive(name: str, value: int) -> int:
-    """`value` as an int of at least 1."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, expected an int") from None
-    if number < 1:
-        raise ValueError(f"{name} is {number}, expected at least 1")
-    return number
+def no_images(layout: Layout, channels: int, extents: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """A batch of no images, over which an operator checks its arguments and does nothing else."""
+    last = check_layout(layout, len(extents))
+    shape = (*extents, channels) if last else (channels, *extents)
+    return np.empty((0, *shape), dtype)
 
 
-def check_activation(activation: str | None) -> str | None:
-    """`activation`, if it is one that the kernels fuse."""
-    if activation not in (None, "relu"):
-        raise ValueError(
-            f"activation is {activation!r}, expected None or 'relu'; add others as a layer"
-        )
-    return activation
+def windows(kernel_size: AxisArgument, dilation: AxisArgument, axes: int) -> tuple[int, ...]:
+    """The extents of the smallest image that holds one window; wrong ones are the operator's."""
+    sizes, steps = per_axis(kernel_size, "kernel_size", axes), per_axis(dilation, "dilation", axes)
+    return tuple(max(1, step * (size - 1) + 1) for size, step in zip(sizes, steps, strict=True))

@@ -9,8 +9,10 @@ from numpy.typing import DTypeLike
 
 from .. import ops
 from .._backend.dispatch import resolve
+from .._checks import is_relu, positive
+from ..ops.options import Activation
 from . import init
-from .layer import Array, Layer, Parameter, check_activation, positive
+from .layer import Array, Layer, Parameter
 
 
 class Linear(Layer):
@@ -26,12 +28,13 @@ class Linear(Layer):
         out_features: int,
         *,
         bias: bool = True,
-        activation: str | None = None,
+        activation: Activation = None,
         dtype: DTypeLike = "float32",
         rng: init.RNG = None,
     ) -> None:
         shape = (positive("out_features", out_features), positive("in_features", in_features))
-        self.activation = check_activation(activation)
+        is_relu(activation)  # or it is refused
+        self.activation = activation
         self.weight = Parameter("weight", init.for_activation(activation, shape, rng, dtype))
         self.bias = Parameter("bias", np.zeros(shape[0], self.weight.data.dtype)) if bias else None
 

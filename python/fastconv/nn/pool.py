@@ -6,26 +6,38 @@ x is (N, C, W), (N, C, H, W) or (N, C, D, H, W), or channels last with `layout`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 from .. import ops
-from .._backend.geometry import AxisArgument, PaddingArgument, check_layout
-from .layer import Array, Layer
+from .._backend.geometry import AxisArgument, PaddingArgument
+from ..ops.options import Layout, Lines, Volumes
+from .layer import Array, Layer, no_images, windows
+
+
+class _MaxOptions(TypedDict, total=False):
+    stride: AxisArgument | None
+    padding: PaddingArgument
+    dilation: AxisArgument
+    ceil_mode: bool
+
+
+class _AvgOptions(TypedDict, total=False):
+    stride: AxisArgument | None
+    padding: PaddingArgument
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None
 
 
 class _Pool(Layer):
-    """What the pools share: `_op` and its gradient, over `_axes` spatial axes."""
+    """What the pools share: `_ops`, over `_axes` spatial axes."""
 
-    _op: ClassVar[str]
+    _ops: ClassVar[tuple[Callable[..., Any], ...]]  # the function and its gradient
     _axes: ClassVar[int] = 2
-
-    def _function(self, suffix: str = "") -> Callable[..., Any]:
-        function: Callable[..., Any] = getattr(ops, f"{self._op}{self._axes}d{suffix}")
-        return function
 
 
 class _MaxPool(_Pool):
-    _op = "max_pool"
+    _tracked: ClassVar[tuple[Callable[..., Any], ...]]
     _can_rectify_grad = True
 
     def __init__(
@@ -36,9 +48,8 @@ class _MaxPool(_Pool):
         padding: PaddingArgument = 0,
         dilation: AxisArgument = 1,
         ceil_mode: bool = False,
-        layout: str = "NCHW",
+        layout: Layout = "NCHW",
     ) -> None:
-        check_layout(layout, self._axes)
         self.kernel_size = kernel_size
         self.geometry: dict[str, Any] = {
             "stride": stride,
@@ -47,24 +58,28 @@ class _MaxPool(_Pool):
             "ceil_mode": ceil_mode,
             "layout": layout,
         }
+        extents = windows(kernel_size, dilation, self._axes)
+        self._ops[0](no_images(layout, 1, extents, "float32"), kernel_size, **self.geometry)
 
     def forward(self, x: Array) -> Array:
         if not self.training:
             self._saved = None
-            return self._compute(self._function(), x, kernel_size=self.kernel_size, **self.geometry)
-        pool, rectified = self._function("_tracked"), self._rectifies_grad
+            return self._compute(self._ops[0], x, kernel_size=self.kernel_size, **self.geometry)
         y: Array
         y, source = self._compute(
-            pool, x, kernel_size=self.kernel_size, rectified=rectified, **self.geometry
+            self._tracked[0],
+            x,
+            kernel_size=self.kernel_size,
+            rectified=self._rectifies_grad,
+            **self.geometry,
         )
         self._saved = (source, x.shape)
         return y
 
     def backward(self, dy: Array) -> Array:
         source, input_shape = self._recall()
-        grad = self._function("_tracked_grad")
         return self._compute(
-            grad, dy, source, input_shape, kernel_size=self.kernel_size, **self.geometry
+            self._tracked[1], dy, source, input_shape, kernel_size=self.kernel_size, **self.geometry
         )
 
     def extra_repr(self) -> str:
@@ -74,9 +89,13 @@ class _MaxPool(_Pool):
 class MaxPool1d(_MaxPool):
     """The largest value of each window of lines (N, C, W); the options are those of `MaxPool2d`."""
 
+    _ops = ops.max_pool1d, ops.max_pool1d_grad
+    _tracked = ops.max_pool1d_tracked, ops.max_pool1d_tracked_grad
     _axes = 1
 
-    def __init__(self, kernel_size: AxisArgument, *, layout: str = "NCW", **options: Any) -> None:
+    def __init__(
+        self, kernel_size: AxisArgument, *, layout: Lines = "NCW", **options: Unpack[_MaxOptions]
+    ) -> None:
         super().__init__(kernel_size, layout=layout, **options)
 
 
@@ -87,19 +106,28 @@ class MaxPool2d(_MaxPool):
     row order. Geometry is that of `fastconv.max_pool2d`.
     """
 
+    _ops = ops.max_pool2d, ops.max_pool2d_grad
+    _tracked = ops.max_pool2d_tracked, ops.max_pool2d_tracked_grad
+
 
 class MaxPool3d(_MaxPool):
     """The largest value of each window of volumes (N, C, D, H, W); otherwise `MaxPool2d`."""
 
+    _ops = ops.max_pool3d, ops.max_pool3d_grad
+    _tracked = ops.max_pool3d_tracked, ops.max_pool3d_tracked_grad
     _axes = 3
 
-    def __init__(self, kernel_size: AxisArgument, *, layout: str = "NCDHW", **options: Any) -> None:
+    def __init__(
+        self,
+        kernel_size: AxisArgument,
+        *,
+        layout: Volumes = "NCDHW",
+        **options: Unpack[_MaxOptions],
+    ) -> None:
         super().__init__(kernel_size, layout=layout, **options)
 
 
 class _AvgPool(_Pool):
-    _op = "avg_pool"
-
     def __init__(
         self,
         kernel_size: AxisArgument,
@@ -109,9 +137,8 @@ class _AvgPool(_Pool):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
-        layout: str = "NCHW",
+        layout: Layout = "NCHW",
     ) -> None:
-        check_layout(layout, self._axes)
         self.kernel_size = kernel_size
         self.geometry: dict[str, Any] = {
             "stride": stride,
@@ -121,14 +148,16 @@ class _AvgPool(_Pool):
             "divisor_override": divisor_override,
             "layout": layout,
         }
+        extents = windows(kernel_size, 1, self._axes)
+        self._ops[0](no_images(layout, 1, extents, "float32"), kernel_size, **self.geometry)
 
     def forward(self, x: Array) -> Array:
         self._saved = x.shape if self.training else None
-        return self._compute(self._function(), x, kernel_size=self.kernel_size, **self.geometry)
+        return self._compute(self._ops[0], x, kernel_size=self.kernel_size, **self.geometry)
 
     def backward(self, dy: Array) -> Array:
         return self._compute(
-            self._function("_grad"),
+            self._ops[1],
             dy,
             self._recall(),
             kernel_size=self.kernel_size,
@@ -142,9 +171,12 @@ class _AvgPool(_Pool):
 class AvgPool1d(_AvgPool):
     """The average of each window of lines (N, C, W); the options are those of `AvgPool2d`."""
 
+    _ops = ops.avg_pool1d, ops.avg_pool1d_grad
     _axes = 1
 
-    def __init__(self, kernel_size: AxisArgument, *, layout: str = "NCW", **options: Any) -> None:
+    def __init__(
+        self, kernel_size: AxisArgument, *, layout: Lines = "NCW", **options: Unpack[_AvgOptions]
+    ) -> None:
         super().__init__(kernel_size, layout=layout, **options)
 
 
@@ -154,30 +186,38 @@ class AvgPool2d(_AvgPool):
     y is (N, C, P, Q), or (N, P, Q, C). Geometry and divisor are those of `fastconv.avg_pool2d`.
     """
 
+    _ops = ops.avg_pool2d, ops.avg_pool2d_grad
+
 
 class AvgPool3d(_AvgPool):
     """The average of each window of volumes (N, C, D, H, W); otherwise `AvgPool2d`."""
 
+    _ops = ops.avg_pool3d, ops.avg_pool3d_grad
     _axes = 3
 
-    def __init__(self, kernel_size: AxisArgument, *, layout: str = "NCDHW", **options: Any) -> None:
+    def __init__(
+        self,
+        kernel_size: AxisArgument,
+        *,
+        layout: Volumes = "NCDHW",
+        **options: Unpack[_AvgOptions],
+    ) -> None:
         super().__init__(kernel_size, layout=layout, **options)
 
 
 class _AdaptiveAvgPool(_Pool):
-    _op = "adaptive_avg_pool"
-
-    def __init__(self, output_size: AxisArgument, *, layout: str = "NCHW") -> None:
-        check_layout(layout, self._axes)
+    def __init__(self, output_size: AxisArgument, *, layout: Layout = "NCHW") -> None:
         self.output_size = output_size
         self.layout: Any = layout
+        images = no_images(layout, 1, (1,) * self._axes, "float32")
+        self._ops[0](images, output_size, layout=layout)
 
     def forward(self, x: Array) -> Array:
         self._saved = x.shape if self.training else None
-        return self._compute(self._function(), x, output_size=self.output_size, layout=self.layout)
+        return self._compute(self._ops[0], x, output_size=self.output_size, layout=self.layout)
 
     def backward(self, dy: Array) -> Array:
-        return self._compute(self._function("_grad"), dy, self._recall(), layout=self.layout)
+        return self._compute(self._ops[1], dy, self._recall(), layout=self.layout)
 
     def extra_repr(self) -> str:
         return ", ".join([f"{self.output_size}", *self._given({"layout": self.layout})])
@@ -186,9 +226,10 @@ class _AdaptiveAvgPool(_Pool):
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """The averages of `output_size` windows of lines (N, C, W); otherwise `AdaptiveAvgPool2d`."""
 
+    _ops = ops.adaptive_avg_pool1d, ops.adaptive_avg_pool1d_grad
     _axes = 1
 
-    def __init__(self, output_size: AxisArgument, *, layout: str = "NCW") -> None:
+    def __init__(self, output_size: AxisArgument, *, layout: Lines = "NCW") -> None:
         super().__init__(output_size, layout=layout)
 
 
@@ -198,13 +239,16 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     y is (N, C, P, Q), or (N, P, Q, C), with P and Q the output size: an int, or one for each axis.
     """
 
+    _ops = ops.adaptive_avg_pool2d, ops.adaptive_avg_pool2d_grad
+
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """The averages of `output_size` windows of volumes; otherwise `AdaptiveAvgPool2d`."""
 
+    _ops = ops.adaptive_avg_pool3d, ops.adaptive_avg_pool3d_grad
     _axes = 3
 
-    def __init__(self, output_size: AxisArgument, *, layout: str = "NCDHW") -> None:
+    def __init__(self, output_size: AxisArgument, *, layout: Volumes = "NCDHW") -> None:
         super().__init__(output_size, layout=layout)
 
 
@@ -216,23 +260,27 @@ class _GlobalAvgPool(_AdaptiveAvgPool):
 class GlobalAvgPool1d(_GlobalAvgPool):
     """The average of each channel of lines: y is (N, C, 1), or (N, 1, C)."""
 
+    _ops = ops.adaptive_avg_pool1d, ops.adaptive_avg_pool1d_grad
     _axes = 1
 
-    def __init__(self, *, layout: str = "NCW") -> None:
+    def __init__(self, *, layout: Lines = "NCW") -> None:
         super().__init__(1, layout=layout)
 
 
 class GlobalAvgPool2d(_GlobalAvgPool):
     """The average of each channel: y is (N, C, 1, 1), or (N, 1, 1, C)."""
 
-    def __init__(self, *, layout: str = "NCHW") -> None:
+    _ops = ops.adaptive_avg_pool2d, ops.adaptive_avg_pool2d_grad
+
+    def __init__(self, *, layout: Layout = "NCHW") -> None:
         super().__init__(1, layout=layout)
 
 
 class GlobalAvgPool3d(_GlobalAvgPool):
     """The average of each channel of volumes: y is (N, C, 1, 1, 1), or (N, 1, 1, 1, C)."""
 
+    _ops = ops.adaptive_avg_pool3d, ops.adaptive_avg_pool3d_grad
     _axes = 3
 
-    def __init__(self, *, layout: str = "NCDHW") -> None:
+    def __init__(self, *, layout: Volumes = "NCDHW") -> None:
         super().__init__(1, layout=layout)

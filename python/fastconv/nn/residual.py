@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .. import ops
-from .layer import Array, Layer, check_activation
+from .._checks import is_relu
+from ..ops.options import Activation
+from .layer import Array, Layer
 
 
 class Residual(Layer):
@@ -14,11 +16,12 @@ class Residual(Layer):
     """
 
     def __init__(
-        self, body: Layer, shortcut: Layer | None = None, activation: str | None = "relu"
+        self, body: Layer, shortcut: Layer | None = None, activation: Activation = "relu"
     ) -> None:
         self.body = body
         self.shortcut = shortcut
-        self.activation = check_activation(activation)
+        is_relu(activation)  # or it is refused
+        self.activation = activation
 
     def forward(self, x: Array) -> Array:
         residual, identity = self.body.forward(x), self._shortcut(x)

@@ -21,7 +21,7 @@ class Sequential(Trainable):
     def __init__(self, *layers: Layer, name: str = "sequential") -> None:
         for position, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"layer {position} is a {type(layer).__name__}, expected a Layer")
+                raise TypeError(f"layer {position} must be a Layer, got {type(layer).__name__}")
         self.layers = layers
         self.name = name
         everything = list(self.walk())

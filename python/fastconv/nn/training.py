@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .._backend.dispatch import namespace, resolve
+from .._checks import positive
 from .dropout import Dropout
-from .layer import Array, Layer, evaluating, move, positive
+from .layer import Array, Layer, evaluating, move
 from .losses import Loss, SoftmaxCrossEntropy
 
 if TYPE_CHECKING:

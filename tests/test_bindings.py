@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -78,7 +78,9 @@ def test_no_op_is_left_out() -> None:
 
 @pytest.mark.parametrize("rank", [2, 3, 5, 6])
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_batch_normalisation_of_a_wrong_rank_is_refused(rank: int, layout: str) -> None:
+def test_batch_normalisation_of_a_wrong_rank_is_refused(
+    rank: int, layout: Literal["NCHW", "NHWC"]
+) -> None:
     x, c = array(rank), array(1)
     with refuses(ValueError, "x must have 4 axes", str(x.shape)):
         ops.batch_moments(x, layout=layout)

@@ -40,17 +40,17 @@ DY = full((2, 16, 7, 6), TINY)
 C = full((16,), ONE)
 
 
-def forward(algorithm: str) -> Any:
+def forward(algorithm: Any) -> Any:
     """A convolution of denormals."""
     return fastconv.conv2d(X, W, algorithm=algorithm)
 
 
-def grad_input(algorithm: str) -> Any:
+def grad_input(algorithm: Any) -> Any:
     """An input gradient of denormals."""
     return fastconv.conv2d_grad_input(DY, W, X.shape, algorithm=algorithm)
 
 
-def grad_weight(algorithm: str) -> Any:
+def grad_weight(algorithm: Any) -> Any:
     """A weight gradient of denormals."""
     return fastconv.conv2d_grad_weight(DY, full(X.shape, ONE), W.shape, algorithm=algorithm)
 

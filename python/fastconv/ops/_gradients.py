@@ -1,40 +1,46 @@
-"""All gradients of a convolution, transposed or not, from the functions for each."""
+"""All gradients of a convolution, transposed or not, in one call of the kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from .._backend.dispatch import Backend, output, resolve
 from .._backend.geometry import LAYOUTS
-from .options import A, ConvOptions, Three, channel_axis
+from .options import A, ConvOptions, Three, channel_axis, conv_call, transposed_call
 
 
 def gradients(
     axes: int,
-    ops: tuple[Callable[..., A], Callable[..., A], Callable[..., A]],
+    transposed: bool,
     dy: A,
     x: A,
     w: A,
     needs: Iterable[str],
     options: ConvOptions[Any, Three[A]],
 ) -> Three[A]:
-    """(dx, dw, db) of the ops for each, None where not in needs; every `out` is checked first."""
+    """(dx, dw, db) in one call, None where not in needs; nothing is written if it is refused."""
     known = {"input", "weight", "bias"}
     wanted = {needs} if isinstance(needs, str) or not isinstance(needs, Iterable) else set(needs)
     if not wanted <= known:
         raise ValueError(f'needs must be of "input", "weight" and "bias", got {needs!r}')
     backend, (dy, x, w) = resolve("dy, x, w", dy, x, w)
-    out: Any = options.pop("out", (None, None, None))
-    layout = options.get("layout", LAYOUTS[axes][0])
-    channels = dy.shape[channel_axis(dy, layout, axes)]
-    _check_outs(out, (x.shape, w.shape, (channels,)), backend, dy, x, w)
-    grad_input, grad_weight, grad_bias = ops
-    return (
-        grad_input(dy, w, x.shape, **options, out=out[0]) if "input" in wanted else None,
-        grad_weight(dy, x, w.shape, **options, out=out[1]) if "weight" in wanted else None,
-        grad_bias(dy, layout=layout, out=out[2]) if "bias" in wanted else None,
+    outs: Any = options.pop("out", (None, None, None))
+    channels = dy.shape[channel_axis(dy, options.get("layout", LAYOUTS[axes][0]), axes)]
+    shapes = x.shape, w.shape, (channels,)
+    _check_outs(outs, shapes, backend, dy, x, w)
+    geometry, _, *how, _ = (transposed_call if transposed else conv_call)(
+        axes, x.shape, w.shape, **options
     )
+    results: Any = tuple(
+        output(out, backend, shape, dy.dtype, "dy, x, w", dy, x, w) if name in wanted else None
+        for out, shape, name in zip(outs, shapes, ("input", "weight", "bias"), strict=True)
+    )
+    kernels = backend.kernels
+    (kernels.conv_transpose_grad if transposed else kernels.conv_grad)(
+        geometry, dy, x, w, *results, *how
+    )
+    return results
 
 
 def _check_outs(

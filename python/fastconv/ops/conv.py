@@ -190,8 +190,7 @@ def conv1d_grad(
     **options: Unpack[ConvOptions[Lines, Three[A]]],
 ) -> Three[A]:
     """All gradients of sum((conv1d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    ops = conv1d_grad_input, conv1d_grad_weight, conv1d_grad_bias
-    return gradients(1, ops, dy, x, w, needs, options)
+    return gradients(1, False, dy, x, w, needs, options)
 
 
 @listing(2, conv_call, out=(None, None, None))
@@ -204,8 +203,7 @@ def conv2d_grad(
     **options: Unpack[ConvOptions[Images, Three[A]]],
 ) -> Three[A]:
     """All gradients of sum((conv2d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    ops = conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias
-    return gradients(2, ops, dy, x, w, needs, options)
+    return gradients(2, False, dy, x, w, needs, options)
 
 
 @listing(3, conv_call, out=(None, None, None))
@@ -218,5 +216,4 @@ def conv3d_grad(
     **options: Unpack[ConvOptions[Volumes, Three[A]]],
 ) -> Three[A]:
     """All gradients of sum((conv3d(x, w) + bias) * dy): (dx, dw, db), None where not in needs."""
-    ops = conv3d_grad_input, conv3d_grad_weight, conv3d_grad_bias
-    return gradients(3, ops, dy, x, w, needs, options)
+    return gradients(3, False, dy, x, w, needs, options)

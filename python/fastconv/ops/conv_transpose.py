@@ -197,8 +197,7 @@ def conv_transpose1d_grad(
 
     Returns (dx, dw, db), None where not in needs.
     """
-    ops = conv_transpose1d_grad_input, conv_transpose1d_grad_weight, conv_transpose1d_grad_bias
-    return gradients(1, ops, dy, x, w, needs, options)
+    return gradients(1, True, dy, x, w, needs, options)
 
 
 @listing(2, transposed_call, conv_call, out=(None, None, None))
@@ -214,8 +213,7 @@ def conv_transpose2d_grad(
 
     Returns (dx, dw, db), None where not in needs.
     """
-    ops = conv_transpose2d_grad_input, conv_transpose2d_grad_weight, conv_transpose2d_grad_bias
-    return gradients(2, ops, dy, x, w, needs, options)
+    return gradients(2, True, dy, x, w, needs, options)
 
 
 @listing(3, transposed_call, conv_call, out=(None, None, None))
@@ -231,5 +229,4 @@ def conv_transpose3d_grad(
 
     Returns (dx, dw, db), None where not in needs.
     """
-    ops = conv_transpose3d_grad_input, conv_transpose3d_grad_weight, conv_transpose3d_grad_bias
-    return gradients(3, ops, dy, x, w, needs, options)
+    return gradients(3, True, dy, x, w, needs, options)

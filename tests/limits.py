@@ -74,17 +74,21 @@ def limited(call: LimitedCall) -> bool:
         name, x, y = "conv_transpose{}d", y, x
         ends = ((a.size + a.before + a.after - a.span) % a.stride for a in case.axes)
         keywords["output_padding"] = tuple(ends)
-    which, args, shape = call.pick(
+    channels = y.shape[-1 if call.layout == "NHWC" else 1]
+    which, args, shapes = call.pick(
         (
-            ("", (x, w), y.shape),
-            ("_grad_input", (y, w, x.shape), x.shape),
-            ("_grad_weight", (y, x, w.shape), w.shape),
+            ("", (x, w), (y.shape,)),
+            ("_grad_input", (y, w, x.shape), (x.shape,)),
+            ("_grad_weight", (y, x, w.shape), (w.shape,)),
+            ("_grad", (y, x, w), (x.shape, w.shape, (channels,))),
         )
     )
     call.note(case, name, which, keywords)
-    out = call.output(shape)
+    outs = [call.output(shape) for shape in shapes]
+    views = tuple(out.view for out in outs)
+    keywords["out"] = views if which == "_grad" else views[0]
     function = op(name + which, call.axes)
-    return call.refuses(lambda: function(*args, **keywords, out=out.view), [out])
+    return call.refuses(lambda: function(*args, **keywords), outs)
 
 
 def main(first: int, count: int, log: TextIO) -> None:

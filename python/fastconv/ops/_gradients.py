@@ -32,15 +32,15 @@ def gradients(
     geometry, _, *how, _ = (transposed_call if transposed else conv_call)(
         axes, x.shape, w.shape, **options
     )
-    results: Any = tuple(
+    dx, dw, db = (
         output(out, backend, shape, dy.dtype, "dy, x, w", dy, x, w) if name in wanted else None
         for out, shape, name in zip(outs, shapes, ("input", "weight", "bias"), strict=True)
     )
     kernels = backend.kernels
     (kernels.conv_transpose_grad if transposed else kernels.conv_grad)(
-        geometry, dy, x, w, *results, *how
+        geometry, dy, x, w, dx, dw, db, *how
     )
-    return results
+    return dx, dw, db
 
 
 def _check_outs(

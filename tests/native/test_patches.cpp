@@ -1,5 +1,5 @@
-// patches.hpp: how volumes are cut and walked, and gather and scatter_add against loops over the definition.
-#include "cpu/walk/patches.hpp"
+// extents.hpp: how volumes are cut and walked; gather.hpp: gather and scatter_add against loops over the definition.
+#include "cpu/im2col/gather.hpp"
 
 #include <vector>
 

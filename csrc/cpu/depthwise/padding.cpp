@@ -4,8 +4,8 @@
 #include <limits>
 #include <memory>
 
+#include "cpu/walk/extents.hpp"
 #include "cpu/walk/finite.hpp"
-#include "cpu/walk/patches.hpp"
 #include "cpu/walk/taps.hpp"
 #include "jobs.hpp"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/runtime/isa.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu::depthwise {
 

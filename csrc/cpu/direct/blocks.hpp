@@ -6,7 +6,7 @@
 
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/tuning.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu::direct {
 

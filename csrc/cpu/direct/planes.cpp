@@ -20,6 +20,7 @@
 #include "cpu/gemm/filters.hpp"
 #include "cpu/runtime/isa.hpp"
 #include "cpu/walk/parts.hpp"
+#include "cpu/walk/patches.hpp"
 #include "cpu/walk/taps.hpp"
 #include "jobs.hpp"
 

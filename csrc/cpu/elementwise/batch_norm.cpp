@@ -10,8 +10,8 @@
 #include "cpu/runtime/scratch.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/tuning.hpp"
+#include "cpu/walk/extents.hpp"
 #include "cpu/walk/parts.hpp"
-#include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu {
 namespace {

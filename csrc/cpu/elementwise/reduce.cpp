@@ -5,8 +5,8 @@
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/runtime/workspace.hpp"
 #include "cpu/tuning.hpp"
+#include "cpu/walk/extents.hpp"
 #include "cpu/walk/parts.hpp"
-#include "cpu/walk/patches.hpp"
 
 namespace fastconv::cpu {
 namespace {

@@ -1,7 +1,7 @@
 // ReLU and its gradient, and a sum through it. NaN passes through ReLU and stops its gradient, as y > 0 says.
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/tuning.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 #include "ops.hpp"
 
 namespace fastconv::cpu {

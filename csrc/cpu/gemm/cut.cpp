@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "cpu/tuning.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu {
 

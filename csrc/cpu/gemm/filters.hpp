@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "cpu/runtime/workspace.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 #include "gemm.hpp"
 
 namespace fastconv::cpu {

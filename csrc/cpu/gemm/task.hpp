@@ -6,8 +6,8 @@
 #include <optional>
 
 #include "cpu/tuning.hpp"
+#include "cpu/walk/extents.hpp"
 #include "cpu/walk/parts.hpp"
-#include "cpu/walk/patches.hpp"
 #include "product.hpp"
 
 namespace fastconv::cpu {

@@ -18,7 +18,7 @@
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/tuning.hpp"
 #include "cpu/walk/parts.hpp"
-#include "cpu/walk/patches.hpp"
+#include "gather.hpp"
 
 namespace fastconv::cpu::im2col {
 namespace {

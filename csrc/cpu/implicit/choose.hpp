@@ -5,7 +5,7 @@
 #include "cpu/pointwise/pointwise.hpp"
 #include "cpu/tuning.hpp"
 #include "cpu/walk/call.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu::implicit {
 

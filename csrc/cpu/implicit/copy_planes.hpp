@@ -4,7 +4,7 @@
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/walk/call.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu::implicit {
 

@@ -12,8 +12,8 @@
 #include "cpu/gemm/gemm.hpp"
 #include "cpu/runtime/thread_pool.hpp"
 #include "cpu/tuning.hpp"
+#include "cpu/walk/extents.hpp"
 #include "cpu/walk/parts.hpp"
-#include "cpu/walk/patches.hpp"
 #include "pointwise.hpp"
 
 namespace fastconv::cpu::pointwise {

@@ -7,7 +7,7 @@
 
 #include "cpu/runtime/isa.hpp"
 #include "cpu/tuning.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 #include "threads.hpp"
 
 namespace fastconv::cpu::average {

@@ -5,7 +5,7 @@
 
 #include "adjoint.hpp"
 #include "call.hpp"
-#include "patches.hpp"
+#include "extents.hpp"
 
 namespace fastconv::cpu {
 

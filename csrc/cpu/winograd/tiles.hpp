@@ -8,7 +8,7 @@
 
 #include "cpu/runtime/isa.hpp"
 #include "cpu/walk/call.hpp"
-#include "cpu/walk/patches.hpp"
+#include "cpu/walk/extents.hpp"
 
 namespace fastconv::cpu::winograd {
 

@@ -24,7 +24,7 @@ inline Phase make_phase(const Axis& a, int64_t phase) {
   const int64_t common = std::gcd(a.stride, a.dilation);
   result.step = a.stride / common;
   result.axis.in = a.out;
-  result.axis.out = ceil_div(a.in - phase, a.stride);
+  result.axis.out = a.phase_size(phase);
   result.axis.dilation = a.dilation / common;
   result.axis.filter = 0;
   const auto offset = [&](int64_t tap) { return phase + a.pad_begin - tap * a.dilation; };
@@ -40,7 +40,7 @@ inline Phase make_phase(const Axis& a, int64_t phase) {
 // and dx show its taps and inputs. Inputs that no tap reaches are left to clear(shape, dx).
 template <class T, class Visit, class Clear>
 void for_each_phase(const ConvShape& s, const Tensor<const T>& w, const Tensor<T>& dx, Visit visit, Clear clear) {
-  const auto phases = [&](std::size_t axis) { return std::min(s.axis[axis].stride, s.axis[axis].in); };
+  const auto phases = [&](std::size_t axis) { return s.axis[axis].phases(); };
   for (int64_t i = 0; i < phases(0) * phases(1) * phases(2); ++i) {
     const std::array<int64_t, 3> at{i / phases(2) / phases(1), i / phases(2) % phases(1), i % phases(2)};
     ConvShape shape = s;

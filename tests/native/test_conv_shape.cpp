@@ -178,6 +178,22 @@ TEST(even_windows_share_the_input) {
   }
 }
 
+TEST(phases_number_the_inputs_at_each_remainder_of_the_stride) {
+  for_each_axis([](Axis a) {
+    a.out = output_extent(a);
+    int64_t inputs = 0;
+    for (int64_t phase = 0; phase < a.phases(); ++phase) inputs += a.phase_size(phase);
+    CHECK_EQUAL(inputs, a.in, "axis", a);
+    for (int64_t f = 0; f < a.filter; ++f) {
+      const Range outputs = a.outputs(f);
+      for (int64_t o = outputs.begin; o < outputs.end; ++o) {
+        const int64_t number = a.first_of_tap(f) + o - outputs.begin;
+        CHECK_EQUAL(a.phase_of_tap(f) + number * a.stride, a.input(o, f), "axis", a, "tap", f, "output", o);
+      }
+    }
+  });
+}
+
 TEST(large_extents_do_not_overflow) {
   constexpr int64_t big = (int64_t{1} << 31) - 1;
   Axis a{.in = int64_t{1} << 47, .filter = 1 << 15, .stride = 3, .pad_begin = big, .pad_end = 5, .dilation = big};

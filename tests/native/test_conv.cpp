@@ -196,13 +196,19 @@ TEST(a_workspace_that_is_too_small_is_an_error_before_anything_is_written) {
 
 TEST(the_plan_is_an_algorithm_that_serves) {
   for (const Problem& p : problems()) {
+    const auto x = p.x.to<float>(test::kNCHW), w = p.w.to<float>(test::kNCHW), y = p.y.to<float>(test::kNCHW);
+    const auto sx = x.readable().stride, sw = w.readable().stride, sy = y.readable().stride;
     for (const Pass pass : {Pass::forward, Pass::input, Pass::weight}) {
+      const ConvStrides strides = pass == Pass::forward ? ConvStrides{sx, sw, sy}
+                                  : pass == Pass::input ? ConvStrides{sy, sw, sx}
+                                                        : ConvStrides{sy, sx, sw};
       for (const bool float32 : {false, true}) {
-        const Algorithm chosen = plan_conv(pass, p.shape, float32, Algorithm::automatic).algorithm;
+        const Algorithm chosen = plan_conv(pass, p.shape, strides, float32, {}).algorithm;
         CHECK(chosen != Algorithm::automatic && can_serve(chosen, pass, p.shape), "problem", p.name);
       }
       for (const Algorithm algorithm : kAlgorithms) {
-        const bool refused = THROWS(std::invalid_argument, plan_conv(pass, p.shape, true, algorithm));
+        const bool refused =
+            THROWS(std::invalid_argument, plan_conv(pass, p.shape, strides, true, {.algorithm = algorithm}));
         CHECK_EQUAL(refused, !can_serve(algorithm, pass, p.shape), "problem", p.name, "algorithm",
                     to_string(algorithm));
       }

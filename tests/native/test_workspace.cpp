@@ -2,6 +2,7 @@
 #include "cpu/runtime/workspace.hpp"
 
 #include <cstdint>
+#include <cstring>
 
 #include "check.hpp"
 
@@ -64,7 +65,7 @@ TEST(workspaces_of_one_thread_share_nothing) {
 TEST(workspace_grows) {
   for (const std::size_t bytes : {std::size_t{10}, std::size_t{1} << 12, (std::size_t{64} << 20) + 1, std::size_t{3}}) {
     const Workspace memory(bytes);
-    memory.at<char>(bytes - 1)[0] = 1;
+    std::memset(memory.at<char>(0), 1, bytes);
     CHECK_EQUAL(memory.at<char>(bytes - 1)[0], 1);
   }
 }

@@ -3,6 +3,8 @@
 #pragma once
 
 #include "depthwise.hpp"
+#include "prefetch.hpp"
+#include "shuffle.hpp"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {

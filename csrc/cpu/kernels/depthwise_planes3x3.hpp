@@ -21,7 +21,7 @@ class RowOfTaps {
                lanes_inside<T>(cell_ + 2 + kLanes<T>, width, last(first, outputs) + 1 - kLanes<T>)} {}
 
   // Zeros unless the row is real.
-  void read(const T* row, bool real, Vector<T>* taps) const {
+  [[gnu::always_inline]] void read(const T* row, bool real, Vector<T>* taps) const {
     row += cell_;
     const auto load = [&](int lanes, int at) { return lanes_[lanes].when(real).load_from(row + at); };
     if constexpr (kStride == 1) {
@@ -60,14 +60,14 @@ class PlaneLanes {
     for (int i = 0; i < kPlanes; ++i) lanes.lanes_[i] = lanes_[i].when(some);
     return lanes;
   }
-  Vector<T> load_from(const T* row) const {
+  [[gnu::always_inline]] Vector<T> load_from(const T* row) const {
     const Vector<T> v = lanes_[0].load_from(row);
     if constexpr (kPlanes == 1) return v;
     using Bits = decltype(v < v);
     const Vector<T> second = lanes_[kPlanes - 1].load_from(row + step_);
     return reinterpret_cast<Vector<T>>(reinterpret_cast<Bits>(v) | reinterpret_cast<Bits>(second));
   }
-  void store_to(T* row, Vector<T> v) const {
+  [[gnu::always_inline]] void store_to(T* row, Vector<T> v) const {
     lanes_[0].store_to(row, v);
     if constexpr (kPlanes == 2) lanes_[1].store_to(row + step_, v);
   }
@@ -113,7 +113,7 @@ class ShortRowsOfTaps {
 // strip's taps in registers.
 template <class T, class Body>
 [[gnu::always_inline]] inline void by_strips(int64_t width, Body body) {
-  constexpr int kStrips = 8;
+  constexpr int kStrips = 8;  // vectors of outputs that are taken together
   if (width <= 2 * kLanes<T>) {
     for (int64_t q = 0; q < width; q += kLanes<T>) body.template operator()<1>(q);
   } else {

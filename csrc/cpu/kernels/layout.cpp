@@ -1,10 +1,80 @@
-// Panels of the matrix product's operands, from where these lie.
-#pragma once
+#include "layout.hpp"
 
-#include "gemm.hpp"
+#include "float_tables.hpp"
+#include "prefetch.hpp"
+#include "shuffle.hpp"
 
 namespace fastconv::cpu::FASTCONV_ISA {
 namespace {
+
+// Elements of each plane that are fetched ahead of those transposed: more planes than the hardware follows.
+constexpr int kPrefetched = 64;
+
+template <class T>
+void planes_to_pixels(T* pixels, int64_t pixel_stride, const T* planes, int64_t channel_stride, int channels,
+                      int64_t count) {
+  constexpr int kL = kLanes<T>;
+  int64_t first = 0;
+  for (; first + kL <= count; first += kL) {
+    Vector<T> square[kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) {
+      const T* cells = planes + i * channel_stride + first;
+      square[i] = i < channels ? load(cells) : Vector<T>{};
+      __builtin_prefetch(cells + kPrefetched);
+    }
+    transpose<T>(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) store<T>(pixels + (first + i) * pixel_stride, square[i]);
+  }
+  if (first == count) return;
+  Vector<T> square[kL];
+#pragma GCC unroll 16
+  for (int i = 0; i < kL; ++i) {
+    square[i] = Vector<T>{};
+    if (i < channels) load_lanes<T>(square[i], planes + i * channel_stride + first, 0, static_cast<int>(count - first));
+  }
+  transpose<T>(square);
+  for (int i = 0; first + i < count; ++i) store<T>(pixels + (first + i) * pixel_stride, square[i]);
+}
+
+template <class T>
+void pixels_to_planes(T* planes, int64_t channel_stride, const T* pixels, int64_t pixel_stride, int channels,
+                      int64_t count) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t first = 0; first < count; first += kL) {
+    const int length = clamp_lanes<T>(count - first);
+    Vector<T> square[kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) square[i] = i < length ? load(pixels + (first + i) * pixel_stride) : Vector<T>{};
+    transpose<T>(square);
+    for (int i = 0; i < channels; ++i) {
+      if (length == kL) {
+        store<T>(planes + i * channel_stride + first, square[i]);
+      } else {
+        store_lanes<T>(planes + i * channel_stride + first, square[i], length);
+      }
+    }
+  }
+}
+
+template <class T>
+void copy_rows(T* out, int64_t out_stride, int64_t out_step, const T* src, int64_t src_stride, int64_t src_step,
+               int64_t rows, int64_t count) {
+  constexpr int kL = kLanes<T>;
+  for (int64_t i = 0; i < rows; ++i, out += out_stride, src += src_stride) {
+    for (int64_t first = 0; first < count; first += kL) {
+      const int lanes = clamp_lanes<T>(count - first);
+      const T* from = src + first * src_step;
+      const Vector<T> v = src_step == 1 ? load_first<T>(from, lanes) : load_lanes_strided(from, 0, lanes, src_step);
+      if (out_step == 1) {
+        store_lanes<T>(out + first, v, lanes);
+      } else {
+        store_every_second<T>(out + 2 * first, v, lanes);
+      }
+    }
+  }
+}
 
 // All panels advance together: the lanes of one k are neighbours in memory.
 template <class T>
@@ -15,7 +85,7 @@ void pack_lanes(T* panels, int width, const T* src, int64_t k_stride, int64_t la
   for (int64_t i = 0; i < k; ++i, src += k_stride) {
     T* out = panels + i * width;
     for (int64_t p = 0; p < whole; ++p, out += k * width) {
-      if (width == kVectors * kL) {
+      if (width == 2 * kL) {
         store<T>(out, load(src + p * width));
         store<T>(out + kL, load(src + p * width + kL));
       } else if (width <= kL) {
@@ -142,5 +212,13 @@ void pack_runs(T* panel, int width, const T* staged, int64_t row, const int32_t*
   }
 }
 
+template <class T>
+constexpr LayoutKernels<T> kLayout{kLanes<T>,     planes_to_pixels<T>, pixels_to_planes<T>, copy_rows<T>,
+                                   pack_lanes<T>, pack_rows<T>,        copy_padded<T>,      pack_runs<T>};
+
 }  // namespace
+
+extern const FloatTables<LayoutKernels> layout;
+const FloatTables<LayoutKernels> layout{kLayout<float>, kLayout<double>};
+
 }  // namespace fastconv::cpu::FASTCONV_ISA

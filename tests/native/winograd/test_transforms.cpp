@@ -43,7 +43,7 @@ class Matrix {
   std::vector<double> cells_;
 };
 
-// F(o x o, r x r) as Cook and Toom have it: a product of polynomials is known by its values at s - 1 points and at
+// F(o x o, r x r) by interpolation: a product of polynomials is known by its values at s - 1 points and at
 // infinity, s = o + r - 1. Column p of A^T has the powers of point p; row p of G has them over the product of the
 // point's distances from the others; row p of B^T has the coefficients of the polynomial that is zero at the others.
 struct Matrices {

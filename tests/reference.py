@@ -1,11 +1,11 @@
-"""The float64 oracle: convolution, max-pooling, batch normalisation from their definitions.
+"""The float64 oracle: convolution and pooling from their definitions.
 
 Written for the tests alone; it shares no code with the package. Arrays are channels first with any
 number of spatial axes: x[N,C,*in], w[K,C/groups,*window], y[N,K,*out]. Along one spatial axis,
 output p and filter tap r meet the input at cell p*stride + r*dilation - before.
 
-The `brute_*` functions say the same for two axes in plain loops over single cells, with no padded
-array and no slices. They are slow, and there to check the oracle.
+test_reference.py says the same for two axes in plain loops over single cells, with no padded array
+and no slices.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ def conv(
     """y[n,k,p] = bias[k] + sum over c, r of w[k,c,r] * x[n, c, p*stride + r*dilation - before]."""
     axes = axes_of(x.shape[2:], w.shape[2:], stride, padding, dilation)
     y = _correlate(x, w, axes, groups)
-    return y if bias is None else y + _per_channel(bias, len(axes))
+    return y if bias is None else y + per_channel(bias, len(axes))
 
 
 def conv_grad_input(
@@ -167,7 +167,7 @@ def conv_transpose(
 ) -> Array:
     """Each x[n,c,p] times w[c] is added into y[n] at p*stride + r*dilation - before."""
     y = _scatter(x, w, axes, groups)
-    return y if bias is None else y + _per_channel(bias, len(axes))
+    return y if bias is None else y + per_channel(bias, len(axes))
 
 
 def conv_transpose_grad(
@@ -346,78 +346,6 @@ def _even_window(sizes: Sequence[int], outs: Sequence[int], at: Sequence[int]) -
     )
 
 
-def batch_norm(
-    x: npt.NDArray[Any], weight: npt.NDArray[Any], bias: npt.NDArray[Any], eps: float
-) -> Array:
-    """y (N, C, *in): each channel less its mean, over its standard deviation, scaled, shifted."""
-    axes = x.ndim - 2
-    y: Array = _normalised(x, eps) * _per_channel(weight, axes) + _per_channel(bias, axes)
-    return y
-
-
-def batch_norm_grad(
-    dy: npt.NDArray[Any], x: npt.NDArray[Any], weight: npt.NDArray[Any], eps: float
-) -> tuple[Array, Array, Array]:
-    """dx, dweight, dbias of sum(y * dy), by the chain rule through mean and variance."""
-    x, dy = x.astype(np.float64), dy.astype(np.float64)
-    over = (0, *range(2, x.ndim))
-    values = x.size // x.shape[1]
-    deviation = x - x.mean(axis=over, keepdims=True)
-    variance = (deviation**2).mean(axis=over, keepdims=True)
-    dxn = dy * _per_channel(weight, x.ndim - 2)
-    dvariance = (dxn * deviation).sum(axis=over, keepdims=True) * -0.5 * (variance + eps) ** -1.5
-    ddeviation = dxn * (variance + eps) ** -0.5 + dvariance * 2 * deviation / values
-    dx = ddeviation - ddeviation.mean(axis=over, keepdims=True)
-    return dx, (dy * _normalised(x, eps)).sum(axis=over), dy.sum(axis=over)
-
-
-def brute_conv2d(
-    x: npt.NDArray[Any],
-    w: npt.NDArray[Any],
-    dy: npt.NDArray[Any],
-    axes: Sequence[Axis],
-    groups: int,
-) -> tuple[Array, Array, Array]:
-    """y, dx and dw in seven plain loops: each term of the definition is visited once."""
-    y = np.zeros(dy.shape)
-    dx, dw = np.zeros(x.shape), np.zeros(w.shape)
-    c_per_group, k_per_group = w.shape[1], max(len(w) // groups, 1)
-    for n, k, p, q in np.ndindex(*dy.shape):
-        for c, r, s in np.ndindex(*w.shape[1:]):
-            h = p * axes[0].stride + r * axes[0].dilation - axes[0].before
-            v = q * axes[1].stride + s * axes[1].dilation - axes[1].before
-            if not (0 <= h < x.shape[2] and 0 <= v < x.shape[3]):
-                continue
-            channel = k // k_per_group * c_per_group + c
-            y[n, k, p, q] += w[k, c, r, s] * x[n, channel, h, v]
-            dx[n, channel, h, v] += w[k, c, r, s] * dy[n, k, p, q]
-            dw[k, c, r, s] += dy[n, k, p, q] * x[n, channel, h, v]
-    return y, dx, dw
-
-
-def brute_max_pool2d(x: npt.NDArray[Any], axes: Sequence[Axis]) -> tuple[Array, Index]:
-    """Each window's real cells listed in row order, and the rules read off that list."""
-    y = np.full((*x.shape[:2], axes[0].out, axes[1].out), -np.inf)
-    indices = np.full(y.shape, -1)
-    for n, c, p, q in np.ndindex(*y.shape):
-        rows = [p * axes[0].stride + r * axes[0].dilation for r in range(axes[0].taps)]
-        columns = [q * axes[1].stride + s * axes[1].dilation for s in range(axes[1].taps)]
-        real = [
-            (h - axes[0].before, v - axes[1].before)
-            for h in rows
-            for v in columns
-            if 0 <= h - axes[0].before < x.shape[2] and 0 <= v - axes[1].before < x.shape[3]
-        ]
-        if not real:
-            continue
-        values = [float(x[n, c, h, v]) for h, v in real]
-        nans = [i for i, value in enumerate(values) if value != value]
-        chosen = nans[0] if nans else values.index(max(values))
-        y[n, c, p, q] = values[chosen]
-        indices[n, c, p, q] = real[chosen][0] * x.shape[3] + real[chosen][1]
-    return y, indices
-
-
 def _per_axis(value: PerAxis, count: int) -> tuple[int, ...]:
     return (value,) * count if isinstance(value, int) else tuple(value)
 
@@ -463,14 +391,5 @@ def _gather(padded: Array, met: Spatial, groups: int) -> Array:
     return cells.reshape(n, groups, c // groups, prod(cells.shape[2:]))
 
 
-def _per_channel(bias: npt.NDArray[Any], spatial_axes: int) -> npt.NDArray[Any]:
+def per_channel(bias: npt.NDArray[Any], spatial_axes: int) -> npt.NDArray[Any]:
     return bias.reshape(-1, *(1,) * spatial_axes)
-
-
-def _normalised(x: npt.NDArray[Any], eps: float) -> Array:
-    """Each channel with mean 0 and, but for eps, biased variance 1."""
-    x = x.astype(np.float64)
-    over = (0, *range(2, x.ndim))
-    normalised: Array = x - x.mean(axis=over, keepdims=True)
-    normalised /= np.sqrt((normalised**2).mean(axis=over, keepdims=True) + eps)
-    return normalised

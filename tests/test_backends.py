@@ -9,6 +9,7 @@ import pytest
 
 import fastconv
 import reference
+import reference_norm
 from backends import Arrays, backend
 from cases import (
     CONV_CASES,
@@ -263,13 +264,15 @@ def test_batch_normalisation_and_its_gradient(backend: Arrays, dtype: str, layou
     eps = 1e-3
     rstd = (1 / np.sqrt(variance + eps)).astype(dtype)
     y = backend.call(ops.batch_norm, xs, mean, rstd * weight, bias, layout=layout)
-    assert_close(channels_first(layout, y), reference.batch_norm(x, weight, bias, eps), 64.0, 1)
+    assert_close(
+        channels_first(layout, y), reference_norm.batch_norm(x, weight, bias, eps), 64.0, 1
+    )
     dweight, dbias = (backend.to(np.empty(19, dtype)) for _ in range(2))
     dx = backend.call(
         ops.batch_norm_grad, dys, xs, mean, rstd, weight, dweight, dbias, layout=layout
     )
     results = (channels_first(layout, dx), backend.back(dweight), backend.back(dbias))
-    for got, want in zip(results, reference.batch_norm_grad(dy, x, weight, eps), strict=True):
+    for got, want in zip(results, reference_norm.batch_norm_grad(dy, x, weight, eps), strict=True):
         assert_close(got, want, 64.0, 1)
 
 

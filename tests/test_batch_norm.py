@@ -10,7 +10,7 @@ import fastconv
 from checks import Guarded, assert_same_bits
 from fastconv import nn, ops
 from gradients import assert_layer_gradients
-from reference import batch_norm, batch_norm_grad
+from reference_norm import batch_norm, batch_norm_grad
 
 SHAPE = (5, 19, 7, 11)  # channels beside every vector length
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 CHECK = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "check_source.py"))
-LISTED = "add_subdirectory(kernels)\nadd_subdirectory(gemm)\n"
+LISTED = "".join(f"add_subdirectory({name})\n" for name in ("kernels", "runtime", "gemm"))
 LONG = "  call();\n" * 70
 
 
@@ -21,9 +21,10 @@ def refused(rule: str, root: Path, files: dict[str, str]) -> list[str]:
 
 GOOD = {
     "csrc/ops.hpp": "",
-    "csrc/cpu/tuning.hpp": "constexpr int kRows = 224;\n",
-    "csrc/cpu/kernels/table.hpp": '#include "cpu/tuning.hpp"\n',
-    "csrc/cpu/gemm/gemm.hpp": '#include "cpu/kernels/table.hpp"\n#include "ops.hpp"\n',
+    "csrc/cpu/runtime/machine.hpp": "",
+    "csrc/cpu/tuning.hpp": '#include "runtime/machine.hpp"\nconstexpr int kRows = 224;\n',
+    "csrc/cpu/kernels/table.hpp": '#include "ops.hpp"\n',
+    "csrc/cpu/gemm/gemm.hpp": '#include "cpu/kernels/table.hpp"\n#include "cpu/tuning.hpp"\n',
     "csrc/cpu/gemm/cut.cpp": "#include <map>\n// 224\nint cut = 64, x = 0xFFFF;\n",
     "csrc/cpu/conv.cpp": '#include "cpu/gemm/gemm.hpp"\n#include "cpu/kernels/table.hpp"\n',
     "tests/test_a.py": "assert same_bits(a, b)\nnumpy.testing.assert_equal(a, b)\nx = a == b\n",
@@ -39,7 +40,8 @@ def test_good_sources_pass(rule: str, tmp_path: Path) -> None:
     ("includer", "included"),
     [
         ("csrc/cpu/kernels/table.hpp", "cpu/gemm/gemm.hpp"),
-        ("csrc/cpu/tuning.hpp", "cpu/kernels/table.hpp"),
+        ("csrc/cpu/kernels/table.hpp", "cpu/tuning.hpp"),
+        ("csrc/cpu/tuning.hpp", "cpu/gemm/gemm.hpp"),
         ("csrc/cpu/gemm/cut.cpp", "cpu/conv.cpp"),
         ("csrc/cpu/gemm/cut.cpp", "bindings/arrays.hpp"),
     ],

@@ -23,6 +23,9 @@ ALLOWED_LITERALS: dict[tuple[str, str], str] = {
     ("csrc/cpu/kernels/gemm.cpp", "1536"): "bytes of a block of terms, by the tile's rows",
     ("csrc/cpu/kernels/pool_gradient.cpp", "255"): "the numbers of taps are bytes",
     ("csrc/cpu/kernels/prefetch.hpp", "4096"): "bytes fetched ahead, in the kernels' own headers",
+    ("csrc/cpu/runtime/peak.cpp", "1 << 16"): "rounds of the first trial, doubled until it is long",
+    ("csrc/cpu/runtime/thread_pool.cpp", "1 << 30"): "a bit above every count of threads",
+    ("csrc/cpu/runtime/thread_pool.hpp", "1024"): "threads beyond any machine's",
     ("csrc/cpu/runtime/workspace.hpp", "128"): "the room of a message",
     ("csrc/cpu/im2col/blas.cpp", "100"): "microseconds that a call waits while the process forks",
     ("csrc/cpu/im2col/blas.cpp", "101"): "CBLAS: row-major",
@@ -56,16 +59,17 @@ def includes(root: Path, path: Path) -> Iterator[tuple[int, Path]]:
 def arrows(root: Path) -> Iterator[str]:
     """Folders of csrc/cpu include only themselves and earlier ones of csrc/cpu/CMakeLists.txt.
 
-    Headers beside the folders are below them all, sources beside them above; so are other folders.
+    The contract in csrc/*.hpp is below them all; csrc/cpu/*.hpp lie above runtime, which they may
+    include. Sources beside the folders are above them; so are other folders.
     """
     cpu = root / "csrc" / "cpu"
     order = re.findall(r"^add_subdirectory\((\w+)\)", (cpu / "CMakeLists.txt").read_text(), re.M)
 
     def height(path: Path) -> int:
-        if path.parent in (cpu, root / "csrc"):
-            return -1 if path.suffix == ".hpp" else len(order)
-        inside = path.is_relative_to(cpu)
-        return order.index(path.relative_to(cpu).parts[0]) if inside else len(order)
+        if path.suffix == ".hpp" and path.parent in (cpu, root / "csrc"):
+            return order.index("runtime") if path.parent == cpu else -1
+        folder = path.relative_to(cpu).parts[0] if path.is_relative_to(cpu) else ""
+        return order.index(folder) if folder in order else len(order)
 
     for folder in sorted(path.name for path in cpu.iterdir() if path.is_dir()):
         if folder not in order:

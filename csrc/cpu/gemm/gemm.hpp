@@ -19,8 +19,8 @@
 
 namespace fastconv::cpu {
 
-inline constexpr int kMaxWidth = 64;  // lanes of the widest panel
-inline constexpr int kMaxTile = 448;  // elements of the largest tile
+inline constexpr int kMaxWidth = 64;      // lanes of the widest panel
+inline constexpr int kMaxTile = 14 * 32;  // elements of the largest tile
 
 // Term t of lane i is data[i * lane_stride + t * term_stride].
 template <class T>

@@ -23,52 +23,73 @@ struct Argument {
   bool channels_last;
 };
 
-// Checks the operands a and b, the bias of `channels` and the result, then calls run(a, b, bias, out) without the GIL.
-template <class Run>
-void with_operands(Precision precision, const Argument& a, const Argument& b, const std::optional<py::array>& bias,
-                   int64_t channels, py::array& out, const Dims& out_shape, const char* out_why, bool channels_last,
-                   Run run) {
-  visit_float(a.array, a.name, [&](auto zero) {
-    using T = decltype(zero);
-    check_precision<T>(precision, a.name);
-    check_type<T>(b.array, b.name, a.name);
-    check_shape(a.array, a.name, a.shape, a.why);
-    check_shape(b.array, b.name, b.shape, b.why);
-    if (bias) check_type<T>(*bias, "bias", a.name);
-    const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias, "bias")) : bias;
-    const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
-    check_output<T>(out, "out", a.name, out_shape, out_why);
-    const py::array a_view = addressable(a.array, a.name), b_view = addressable(b.array, b.name);
-    const auto at = readable<T>(a_view, a.channels_last), bt = readable<T>(b_view, b.channels_last);
-    const auto result = writable<T>(out, channels_last);
-    const KernelScope scope;
-    run(at, bt, bias_vector, result);
-  });
+// The operands of a pass and its result, and what keeps copies of them alive.
+template <class T>
+struct Operands {
+  Tensor<const T> a, b;
+  Vector<const T> bias;
+  Tensor<T> out;
+  py::object a_view, b_view;
+  std::optional<py::array> bias_view;
+};
+
+// Checks the operands a and b, the bias of `channels` and the result.
+template <class T>
+Operands<T> checked(Precision precision, const Argument& a, const Argument& b, const std::optional<py::array>& bias,
+                    int64_t channels, py::array& out, const Dims& out_shape, const char* out_why, bool channels_last) {
+  check_precision<T>(precision, a.name);
+  check_type<T>(b.array, b.name, a.name);
+  check_shape(a.array, a.name, a.shape, a.why);
+  check_shape(b.array, b.name, b.shape, b.why);
+  if (bias) check_type<T>(*bias, "bias", a.name);
+  const std::optional<py::array> bias_view = bias ? std::optional(addressable(*bias, "bias")) : bias;
+  const auto bias_vector = optional_vector<T>(bias_view, "bias", channels, "one per channel of the output", a.name);
+  check_output<T>(out, "out", a.name, out_shape, out_why);
+  const py::array a_view = addressable(a.array, a.name), b_view = addressable(b.array, b.name);
+  return {readable<T>(a_view, a.channels_last),
+          readable<T>(b_view, b.channels_last),
+          bias_vector,
+          writable<T>(out, channels_last),
+          a_view,
+          b_view,
+          bias_view};
 }
 
 inline void conv_fprop(const ConvGeometry& g, const py::array& x, const py::array& w,
                        const std::optional<py::array>& bias, py::array& y, bool relu, const Word& algorithm,
                        const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {x, "x", g.x, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
-                g.shape.k, y, g.y, "the output's", g.channels_last,
-                [&](auto xt, auto wt, auto b, auto yt) { backend::conv_fprop(g.shape, xt, wt, b, yt, relu, options); });
+  visit_float(x, "x", [&](auto zero) {
+    const auto o = checked<decltype(zero)>(options.precision, {x, "x", g.x, kOfGeometry, g.channels_last},
+                                           {w, "w", g.w, kOfGeometry, false}, bias, g.shape.k, y, g.y, "the output's",
+                                           g.channels_last);
+    const KernelScope scope;
+    backend::conv_fprop(g.shape, o.a, o.b, o.bias, o.out, relu, options);
+  });
 }
 
 inline void conv_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
                        const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
-                {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.x, "input_shape", g.channels_last,
-                [&](auto dyt, auto wt, auto, auto dxt) { backend::conv_dgrad(g.shape, dyt, wt, dxt, options); });
+  visit_float(dy, "dy", [&](auto zero) {
+    const auto o = checked<decltype(zero)>(
+        options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+        {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.x, "input_shape", g.channels_last);
+    const KernelScope scope;
+    backend::conv_dgrad(g.shape, o.a, o.b, o.out, options);
+  });
 }
 
 inline void conv_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
                        const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
-                {x, "x", g.x, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
-                [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, dyt, xt, dwt, options); });
+  visit_float(dy, "dy", [&](auto zero) {
+    const auto o = checked<decltype(zero)>(
+        options.precision, {dy, "dy", g.y, "the shape of conv's output for these arguments", g.channels_last},
+        {x, "x", g.x, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false);
+    const KernelScope scope;
+    backend::conv_wgrad(g.shape, o.a, o.b, o.out, options);
+  });
 }
 
 // Transposed: the geometry is that of the convolution whose input gradient this is, so x has its outputs.
@@ -78,27 +99,37 @@ inline void conv_transpose_fprop(const ConvGeometry& g, const py::array& x, cons
                                  const std::optional<py::array>& bias, py::array& y, bool relu, const Word& algorithm,
                                  const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {x, "x", g.y, kOfGeometry, g.channels_last}, {w, "w", g.w, kOfGeometry, false}, bias,
-                g.shape.c, y, g.x, "the output's", g.channels_last, [&](auto xt, auto wt, auto b, auto yt) {
-                  backend::conv_transpose_fprop(g.shape, xt, wt, b, yt, relu, options);
-                });
+  visit_float(x, "x", [&](auto zero) {
+    const auto o = checked<decltype(zero)>(options.precision, {x, "x", g.y, kOfGeometry, g.channels_last},
+                                           {w, "w", g.w, kOfGeometry, false}, bias, g.shape.c, y, g.x, "the output's",
+                                           g.channels_last);
+    const KernelScope scope;
+    backend::conv_transpose_fprop(g.shape, o.a, o.b, o.bias, o.out, relu, options);
+  });
 }
 
 inline void conv_transpose_dgrad(const ConvGeometry& g, const py::array& dy, const py::array& w, py::array& dx,
                                  const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last}, {w, "w", g.w, kOfGeometry, false},
-                {}, 0, dx, g.y, "input_shape", g.channels_last, [&](auto dyt, auto wt, auto none, auto dxt) {
-                  backend::conv_fprop(g.shape, dyt, wt, none, dxt, false, options);
-                });
+  visit_float(dy, "dy", [&](auto zero) {
+    const auto o =
+        checked<decltype(zero)>(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last},
+                                {w, "w", g.w, kOfGeometry, false}, {}, 0, dx, g.y, "input_shape", g.channels_last);
+    const KernelScope scope;
+    backend::conv_fprop(g.shape, o.a, o.b, o.bias, o.out, false, options);
+  });
 }
 
 inline void conv_transpose_wgrad(const ConvGeometry& g, const py::array& dy, const py::array& x, py::array& dw,
                                  const Word& algorithm, const Word& precision, const ByteLimit& workspace_limit) {
   const ConvOptions options = conv_options(algorithm, precision, workspace_limit);
-  with_operands(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last},
-                {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false,
-                [&](auto dyt, auto xt, auto, auto dwt) { backend::conv_wgrad(g.shape, xt, dyt, dwt, options); });
+  visit_float(dy, "dy", [&](auto zero) {
+    const auto o =
+        checked<decltype(zero)>(options.precision, {dy, "dy", g.x, kOfTranspose, g.channels_last},
+                                {x, "x", g.y, kOfGeometry, g.channels_last}, {}, 0, dw, g.w, "weight_shape", false);
+    const KernelScope scope;
+    backend::conv_wgrad(g.shape, o.b, o.a, o.out, options);
+  });
 }
 
 // The sums of dy over all axes but its channels.

@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--min-time", type=float, default=0.02, help="seconds of a round")
     parser.add_argument("--every", type=int, default=1, help="time each n-th layer")
+    parser.add_argument("--match", default="", help="time what has this regular expression")
     arguments = parser.parse_args()
     workers = [Worker(folder, arguments.threads) for folder in arguments.builds]
     folder = Path(__file__).parents[1] / "python" / "fastconv" / "bench"
@@ -110,13 +112,16 @@ def main() -> int:
             for layer, batch in cases[:: arguments.every]:
                 request = (layer, batch, pass_, layout, arguments.min_time)
                 name = f"{layer['name']} batch {batch} {pass_} {layout}"
+                if not re.search(arguments.match, name):
+                    continue
                 ratios[name] = ratio(workers, request, arguments.rounds)
                 for _ in range(3):
                     if ratios[name] < AGAIN:  # as it may be by chance: the best of three holds
                         again = ratio(workers, request, 2 * arguments.rounds + 1)
                         ratios[name] = max(ratios[name], again)
             some = [value for name, value in ratios.items() if name.endswith(f"{pass_} {layout}")]
-            print(f"{pass_} {layout}: {len(some)} layers, {mean(some):.3f}", flush=True)
+            if some:
+                print(f"{pass_} {layout}: {len(some)} layers, {mean(some):.3f}", flush=True)
     print(f"all: {len(ratios)}, {mean(list(ratios.values())):.3f}; the least:")
     least = sorted(ratios.items(), key=lambda item: item[1])
     for name, value in least[:10]:

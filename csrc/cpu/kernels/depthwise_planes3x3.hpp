@@ -189,13 +189,15 @@ template <class T, int kStride, class Y, class Visit>
 [[gnu::always_inline]] inline void by_planes3x3(int64_t planes, const Plane<Y>& y, int64_t y_step,
                                                 const Plane<const T>& x, int64_t x_step, int64_t pad_top,
                                                 int64_t pad_left, Visit visit) {
-  constexpr int kHalf = kLanes<T> / 2;
-  if (x.width < kLanes<T> && y.width <= kLanes<T>) {
-    const int64_t paired = x.width < kHalf && y.width <= kHalf ? planes / 2 * 2 : 0;
-    if (paired > 0) by_short_planes3x3<T, kStride, 2>(0, paired, y, y_step, x, x_step, pad_top, pad_left, visit);
-    if (paired < planes)
-      by_short_planes3x3<T, kStride, 1>(paired, planes, y, y_step, x, x_step, pad_top, pad_left, visit);
-    return;
+  if constexpr (kLanes<T> >= 8) {  // planes seldom leave lanes of shorter vectors free
+    constexpr int kHalf = kLanes<T> / 2;
+    if (x.width < kLanes<T> && y.width <= kLanes<T>) {
+      const int64_t paired = x.width < kHalf && y.width <= kHalf ? planes / 2 * 2 : 0;
+      if (paired > 0) by_short_planes3x3<T, kStride, 2>(0, paired, y, y_step, x, x_step, pad_top, pad_left, visit);
+      if (paired < planes)
+        by_short_planes3x3<T, kStride, 1>(paired, planes, y, y_step, x, x_step, pad_top, pad_left, visit);
+      return;
+    }
   }
   for (int64_t i = 0; i < planes; ++i) {
     const Plane<Y> to = plane_at(y, i, y_step);

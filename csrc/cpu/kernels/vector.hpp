@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -191,8 +192,43 @@ template <class T>
 class Lanes {
  public:
   Lanes() = default;
+#if defined(__AVX512F__)
+  Lanes(int begin, int end)
+      : mask_(static_cast<Bits>(end > begin ? (kAll >> (kLanes<T> - end)) & (kAll << begin) : 0)) {}
+  Lanes when(bool some) const {
+    Lanes lanes = *this;
+    lanes.mask_ &= static_cast<Bits>(-static_cast<int>(some));
+    return lanes;
+  }
+  Vector<T> load_from(const T* base) const {
+    if constexpr (sizeof(T) == 4) {
+      return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_ps(mask_, base));
+    } else {
+      return reinterpret_cast<Vector<T>>(_mm512_maskz_loadu_pd(mask_, base));
+    }
+  }
+  void store_to(T* base, Vector<T> v) const {
+    if constexpr (sizeof(T) == 4) {
+      _mm512_mask_storeu_ps(base, mask_, reinterpret_cast<__m512>(v));
+    } else {
+      _mm512_mask_storeu_pd(base, mask_, reinterpret_cast<__m512d>(v));
+    }
+  }
+  template <class Byte>
+  Bytes<T, Byte> load_bytes_from(const Byte* base) const {
+    const __m128i bytes = _mm_maskz_loadu_epi8(mask_, base);
+    Bytes<T, Byte> v;
+    __builtin_memcpy(&v, &bytes, sizeof v);
+    return v;
+  }
+
+ private:
+  using Bits = std::conditional_t<sizeof(T) == 4, __mmask16, __mmask8>;
+  static constexpr unsigned kAll = (1u << kLanes<T>)-1;
+  Bits mask_;
+#else
   Lanes(int begin, int end) : begin_(begin), end_(end > begin ? end : begin) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
     mask_ = lane_mask<T>(begin_, end_);
 #endif
   }
@@ -200,18 +236,19 @@ class Lanes {
   Lanes when(bool some) const { return some ? *this : Lanes(0, 0); }
   // The others are zero. Reads nothing outside.
   [[gnu::always_inline]] Vector<T> load_from(const T* base) const {
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
     return load_masked(base, mask_);
 #else
-    if (begin_ == 0 && end_ == kLanes<T>) return load(base);
-    Vector<T> v{};
-    if (begin_ < end_) load_lanes<T>(v, base, begin_, end_);
-    return v;
+    return begin_ == 0 && end_ == kLanes<T> ? load(base) : load_some(base);
 #endif
   }
   [[gnu::always_inline]] void store_to(T* base, Vector<T> v) const {
+#if defined(__AVX2__)
     if (begin_ == 0) return store_lanes<T>(base, v, end_);
-    for (int i = begin_; i < end_; ++i) base[i] = v[i];
+#else
+    if (begin_ == 0 && end_ == kLanes<T>) return store<T>(base, v);
+#endif
+    store_some(base, v);
   }
   // As many bytes as these lanes, the others zero.
   template <class Byte>
@@ -223,37 +260,22 @@ class Lanes {
   }
 
  private:
+  // Lane by lane, and not in every loop that loads: edges are few, and compilers take long over them.
+  [[gnu::noinline]] Vector<T> load_some(const T* base) const {
+    Vector<T> v{};
+    load_lanes<T>(v, base, begin_, end_);
+    return v;
+  }
+  [[gnu::noinline]] void store_some(T* base, Vector<T> v) const {
+    for (int i = begin_; i < end_; ++i) base[i] = v[i];
+  }
+
   int begin_, end_;
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__)
   Mask<T> mask_;
 #endif
-};
-
-#if defined(__AVX512F__)
-template <>
-class Lanes<float> {
- public:
-  Lanes() = default;
-  Lanes(int begin, int end)
-      : mask_(static_cast<__mmask16>(end > begin ? (0xFFFFu >> (16 - end)) & (0xFFFFu << begin) : 0)) {}
-  Lanes when(bool some) const {
-    Lanes lanes = *this;
-    lanes.mask_ &= static_cast<__mmask16>(-static_cast<int>(some));
-    return lanes;
-  }
-  Vector<float> load_from(const float* base) const {
-    return reinterpret_cast<Vector<float>>(_mm512_maskz_loadu_ps(mask_, base));
-  }
-  void store_to(float* base, Vector<float> v) const { _mm512_mask_storeu_ps(base, mask_, reinterpret_cast<__m512>(v)); }
-  template <class Byte>
-  Bytes<float, Byte> load_bytes_from(const Byte* base) const {
-    return reinterpret_cast<Bytes<float, Byte>>(_mm_maskz_loadu_epi8(mask_, base));
-  }
-
- private:
-  __mmask16 mask_;
-};
 #endif
+};
 
 template <class T>
 Vector<T> relu_if(bool relu, Vector<T> v) {

@@ -1,5 +1,6 @@
 """Every instruction set that this machine has, forced in turn in an interpreter of its own."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,4 +41,5 @@ for dtype in DTYPES:
 
 @pytest.mark.parametrize("isa", _core.available_isas())
 def test_results_on_each_instruction_set(isa: str) -> None:
-    run_python(PROGRAM.format(isa=isa), FASTCONV_ISA=isa, PYTHONPATH=str(Path(__file__).parent))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    run_python(PROGRAM.format(isa=isa), FASTCONV_ISA=isa, PYTHONPATH=path)

@@ -141,6 +141,12 @@ def test_what_is_refused(backend: Arrays) -> None:
 
     with refuses(ValueError, "float16 and bfloat16"):
         conv(x.astype(np.float32), w.astype(np.float32))
+    y = fastconv.conv2d(x.astype(np.float32), w.astype(np.float32), layout="NHWC")
+    for grad in (fastconv.conv2d_grad_input, fastconv.conv_transpose2d):
+        shape = (x.shape,) if grad is fastconv.conv2d_grad_input else ()
+        with refuses(ValueError, "float16 and bfloat16"):
+            operands = (y, w.astype(np.float32), *shape)
+            backend.call(grad, *operands, layout="NHWC", algorithm="wgmma")
     # Reversed rows, channels apart, and channels that begin within 16 bytes.
     for view, channels in ((np.s_[:, ::-1], 16), (np.s_[..., ::2], 8), (np.s_[..., 4:-4], 8)):
         with refuses(ValueError, "channels last", "implicit"):

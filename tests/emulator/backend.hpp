@@ -48,7 +48,7 @@ void with_threads(Body body) {
   };
 #if defined(FASTCONV_EMULATOR_TSAN)
   if (random() % 23 == 0) in(0);
-#elif defined(__SANITIZE_ADDRESS__)
+#elif defined(FASTCONV_EMULATOR_ASAN)
   in(static_cast<int>(random() % 6));
 #else
   in(0);

@@ -43,8 +43,10 @@ struct Thread {
   Queue queue[2];  // by kind of work
 };
 
-constexpr std::size_t kArenaBytes = 256 * 1024;
-constexpr std::size_t kKeyBytes = 16;
+[[maybe_unused]] constexpr std::size_t kArenaBytes = 256 * 1024;
+constexpr std::size_t kPageBytes = 4096, kKeyBytes = 16;
+// Behind shared memory there is a page for the keys: two of barriers and two of each warp's fences.
+static_assert(kKeyBytes * (2 + 2 * (kMaxThreads / kWarp)) <= kPageBytes);
 
 struct Block {
   Extent grid, block, index, thread;
@@ -54,6 +56,7 @@ struct Block {
   int waiting = 0;          // at the barrier
   unsigned generation = 0;  // of the barrier
   unsigned char* arena = nullptr;
+  std::size_t arena_bytes = 0;
   std::size_t shared_bytes = 0;
 };
 
@@ -68,26 +71,31 @@ Thread* all_threads() {
 
 // Addresses that stand for an event in the race detector's eyes, fresh with each block's arena. A barrier has one for
 // each generation: a thread that leaves late must not see arrivals at the next one.
-[[maybe_unused]] void* barrier_key() { return block.arena + kArenaBytes - kKeyBytes * (1 + block.generation % 2); }
+[[maybe_unused]] void* barrier_key() {
+  return block.arena + block.arena_bytes - kKeyBytes * (1 + block.generation % 2);
+}
 [[maybe_unused]] void* fence_key() {
   const auto warp = static_cast<std::size_t>(current - all_threads()) / kWarp;
-  return block.arena + kArenaBytes - kKeyBytes * (3 + 2 * warp + current->fences % 2);
+  return block.arena + block.arena_bytes - kKeyBytes * (3 + 2 * warp + current->fences % 2);
 }
 
 // Shared memory, NaN all over, poisoned beyond what the launch asked for.
 void reset_arena(std::size_t bytes) {
 #ifdef FASTCONV_EMULATOR_TSAN
-  if (block.arena != nullptr) ::munmap(block.arena, kArenaBytes);
+  if (block.arena != nullptr) ::munmap(block.arena, block.arena_bytes);
   block.arena = nullptr;  // fresh memory: nothing here can race with the block before
+  block.arena_bytes = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes + kPageBytes;  // the detector clears all of it
+#else
+  block.arena_bytes = kArenaBytes;
 #endif
   if (block.arena == nullptr) {
-    void* const memory = ::mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const memory = ::mmap(nullptr, block.arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) fault("no memory for shared memory");
     block.arena = static_cast<unsigned char*>(memory);
   }
-  ASAN_UNPOISON_MEMORY_REGION(block.arena, kArenaBytes);
+  ASAN_UNPOISON_MEMORY_REGION(block.arena, block.arena_bytes);
   std::memset(block.arena, 0xff, bytes);
-  ASAN_POISON_MEMORY_REGION(block.arena + bytes, kArenaBytes - bytes);
+  ASAN_POISON_MEMORY_REGION(block.arena + bytes, block.arena_bytes - bytes);
   block.shared_bytes = bytes;
 }
 

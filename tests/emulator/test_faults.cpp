@@ -17,7 +17,7 @@ using test::report_of;
 
 #if defined(FASTCONV_EMULATOR_TSAN)
 constexpr bool kAddresses = false, kRaces = true;
-#elif defined(__SANITIZE_ADDRESS__)
+#elif defined(FASTCONV_EMULATOR_ASAN)
 constexpr bool kAddresses = true, kRaces = false;
 #else
 constexpr bool kAddresses = false, kRaces = false;

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <string_view>
@@ -47,6 +48,8 @@ void fail(const char* file, int line, const std::string& message) {
 }
 
 void skip(const char* reason) { std::printf("skip: %s\n", reason); }
+
+bool emulated() { return std::getenv("FASTCONV_EMULATED") != nullptr; }
 
 int failures() { return failed; }
 

@@ -17,6 +17,9 @@ int failures();
 // Says on the output that the rest of the test is not run here, and why.
 void skip(const char* reason);
 
+// Whether an emulator runs this program, as the environment variable FASTCONV_EMULATED says.
+bool emulated();
+
 // Runs the tests of the files that the command line names, or all of them. Returns the exit status.
 int run_tests(int argc, char** argv);
 

@@ -1,5 +1,6 @@
 """The benchmark's rounds, with workers that only remember, and its worker processes."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -153,6 +154,38 @@ def test_a_failed_request_leaves_the_worker_alive() -> None:
         assert numpy.prepare(Case(CONV, 3, "weight")) < 1e-6
     finally:
         numpy.close()
+
+
+RUNNER = """
+import sys
+from fastconv.bench.peers import Unsupported
+
+class Runner:
+    def __init__(self, threads, algorithm):
+        self.version, self.details = "7", {"imported": "fastconv" in sys.modules}
+"""
+
+
+@pytest.mark.parametrize("place", ["clone", "here"])
+def test_runners_are_found_in_the_clone_and_the_current_folder(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a copy of the package, in benchmarks/peers; they need no fastconv."""
+    here, runners = tmp_path / "here", tmp_path / place / "benchmarks" / "peers"
+    here.mkdir()
+    runners.mkdir(parents=True)
+    (runners / "new_peer.py").write_text(RUNNER, encoding="utf-8")
+    package = tmp_path / "clone" / "python" / "fastconv"
+    shutil.copytree(process._PACKAGE / "bench", package / "bench")
+    monkeypatch.setattr(process, "_PACKAGE", package)
+    monkeypatch.chdir(here)
+    new = process.WorkerProcess(process.command("new", 1, "auto"))
+    try:
+        greeting = new.start()
+    finally:
+        new.close()
+    assert greeting["version"] == "7"
+    assert not greeting["details"]["imported"]
 
 
 SPIN = """

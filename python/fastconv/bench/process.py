@@ -13,18 +13,18 @@ from typing import Any, Protocol
 
 from .problems import Case
 
-_FOLDER = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
-# The worker imports this folder under a name of its own, so that an interpreter which has the
-# peer but no fastconv can run it.
+# The worker imports fastconv.bench without the package around it: an interpreter which has the peer
+# but no fastconv can run it, and the import of fastconv is left to its own runner, which is timed.
 _START = """
-import importlib, importlib.util, sys
-folder, peer, threads, algorithm = sys.argv[1:]
-spec = importlib.util.spec_from_file_location(
-    "fastconv_bench", folder + "/__init__.py", submodule_search_locations=[folder])
-package = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(package)
-importlib.import_module("fastconv_bench.worker").main(peer, int(threads), algorithm)
+import importlib, sys, types
+package, peer, threads, algorithm = sys.argv[1:]
+sys.modules["fastconv"] = types.ModuleType("fastconv")
+sys.modules["fastconv"].__path__ = [package]
+worker = importlib.import_module("fastconv.bench.worker")
+del sys.modules["fastconv"]
+worker.main(peer, int(threads), algorithm)
 """
 
 _THREAD_VARIABLES = (
@@ -56,7 +56,7 @@ class Peer(Protocol):
 
 def command(peer: str, threads: int, algorithm: str, python: str = sys.executable) -> list[str]:
     """The command line of a worker for ``peer``."""
-    return [python, "-c", _START, str(_FOLDER), peer, str(threads), algorithm]
+    return [python, "-c", _START, str(_PACKAGE), peer, str(threads), algorithm]
 
 
 def environment(threads: int) -> dict[str, str]:

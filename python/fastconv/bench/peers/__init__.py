@@ -1,7 +1,8 @@
 """The libraries that are timed, one file each: ``<name>_peer.py`` with a class ``Runner``.
 
-A further peer is one more such file. It needs NumPy and its own library only, and is imported in
-its own process, after the thread variables are set.
+Ours and NumPy's are here, those of other libraries in the folder benchmarks/peers of the source. A
+further peer is one more such file. It needs NumPy and its own library only, and is imported in its
+own process, after the thread variables are set.
 """
 
 import importlib
@@ -17,6 +18,12 @@ from ..problems import Case, ConvProblem, DType, GemmProblem, PoolProblem, Train
 
 Array = NDArray[Any]
 Call = Callable[[], Any]
+
+# Modules of this package are found in benchmarks/peers, too, where this is a clone of the source or
+# is run from one.
+_SOURCE = Path("benchmarks", "peers")
+_CLONES = *Path(__file__).parents[4:5], Path()
+__path__ += [str((root / _SOURCE).absolute()) for root in _CLONES if (root / _SOURCE).is_dir()]
 
 
 class Unsupported(Exception):
@@ -87,8 +94,15 @@ class Runner(Protocol):
 
 def names() -> tuple[str, ...]:
     """Every peer there is a file for, ours ("fastconv") among them."""
-    files = Path(__file__).parent.glob("*_peer.py")
-    return tuple(sorted(file.stem.removesuffix("_peer") for file in files))
+    files = (file for folder in __path__ for file in Path(folder).glob("*_peer.py"))
+    return tuple(sorted({file.stem.removesuffix("_peer") for file in files}))
+
+
+def elsewhere() -> str:
+    """Where the other libraries' runners are, in a line; empty where they have been found."""
+    if len(__path__) > 1:
+        return ""
+    return f"runners of other libraries are in {_SOURCE} of the source: run this in a clone of it"
 
 
 def create(name: str, threads: int, algorithm: str) -> Runner:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..problems import Case, TrainProblem
-from . import DECAY, EPSILON, RATE, Array, Call, TrainOperands
+from fastconv.bench.peers import DECAY, EPSILON, RATE, Array, Call, TrainOperands
+from fastconv.bench.problems import Case, TrainProblem
 
 
 class Runner:

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..problems import Case, ConvProblem, GemmProblem, PoolProblem, TrainProblem
-from . import (
+from fastconv.bench.peers import (
     DECAY,
     EPSILON,
     RATE,
@@ -24,6 +23,7 @@ from . import (
     PoolOperands,
     TrainOperands,
 )
+from fastconv.bench.problems import Case, ConvProblem, GemmProblem, PoolProblem, TrainProblem
 
 
 class Runner:

@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..problems import Case, ConvProblem, GemmProblem, PoolProblem
-from . import Call, ConvOperands, GemmOperands, PoolOperands, Unsupported, to_layout, to_nchw
+from fastconv.bench.peers import (
+    Call,
+    ConvOperands,
+    GemmOperands,
+    PoolOperands,
+    Unsupported,
+    to_layout,
+    to_nchw,
+)
+from fastconv.bench.problems import Case, ConvProblem, GemmProblem, PoolProblem
 
 
 class Runner:

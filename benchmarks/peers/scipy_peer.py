@@ -15,8 +15,8 @@ import numpy as np
 import scipy
 import scipy.fft
 
-from ..problems import Case, ConvProblem
-from . import Array, Call, ConvOperands, Unsupported, to_layout, to_nchw
+from fastconv.bench.peers import Array, Call, ConvOperands, Unsupported, to_layout, to_nchw
+from fastconv.bench.problems import Case, ConvProblem
 
 #: Cases whose spectra are larger than this are left out.
 MEMORY_LIMIT = 2 * 2**30

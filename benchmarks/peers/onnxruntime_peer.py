@@ -13,8 +13,8 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from ..problems import Case, ConvProblem, GemmProblem, PoolProblem
-from . import Array, Call, ConvOperands, GemmOperands, PoolOperands, Unsupported
+from fastconv.bench.peers import Array, Call, ConvOperands, GemmOperands, PoolOperands, Unsupported
+from fastconv.bench.problems import Case, ConvProblem, GemmProblem, PoolProblem
 
 #: Of the standard's operators; old enough for every ONNX Runtime of the last years.
 OPSET = 17

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastconv.bench import problems, suites, table, worker
+from fastconv.bench import peers, problems, suites, table, worker
 from fastconv.bench.problems import Case, ConvProblem, GemmProblem, PoolProblem, TrainProblem
 from fastconv.bench.report import Report
 from fastconv.bench.rounds import Row, Timing, measure
@@ -152,6 +152,20 @@ def test_what_is_missing_is_left_out_and_said(capsys: pytest.CaptureFixture[str]
     assert "numpy ms" not in printed
 
 
+def test_a_package_without_a_clone_says_where_other_runners_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "__path__", [str(Path(peers.__file__).parent)])
+    assert peers.names() == ("fastconv", "numpy")
+    assert cli.run(_options(*TINY, *FAST)) == 0
+    printed = capsys.readouterr().out
+    assert "runners of other libraries are in benchmarks/peers of the source" in printed
+    assert "left out" not in printed
+    for options in (["--peers", "torch"], ["--python-for", "torch=python"]):
+        with pytest.raises(ValueError, match=f"{options[0]} has 'torch', .*: run this in a clone"):
+            cli.run(_options(*options))
+
+
 def test_an_algorithm_that_is_not_there_fails_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(_options(*TINY, *FAST, "--algorithm", "nonesuch", "--peers", "numpy")) == 1
     assert "fastconv: left out of mnist.conv3 N=2 forward: ValueError" in capsys.readouterr().out
@@ -163,6 +177,7 @@ def test_an_algorithm_that_is_not_there_fails_the_run(capsys: pytest.CaptureFixt
         (["--net", "nonesuch"], "no layer matches"),
         (["nonesuch"], "suite is 'nonesuch', expected some of conv, pool"),
         (["--peers", "nonesuch"], "--peers has 'nonesuch', expected"),
+        (["--python-for", "nonesuch=python"], "--python-for has 'nonesuch', expected some of"),
         (["--python-for", "numpy"], "--python-for has 'numpy', expected PEER=PYTHON"),
         (["--plot", "run.docx"], "expected a .png"),
     ],

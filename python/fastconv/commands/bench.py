@@ -12,7 +12,7 @@ from typing import Any
 
 from .._backend.extras import require
 from ..bench import environment, process, table
-from ..bench.peers import names
+from ..bench.peers import elsewhere, names
 from ..bench.problems import Case
 from ..bench.process import WorkerError, WorkerProcess
 from ..bench.report import OURS, Report, dumps
@@ -67,7 +67,8 @@ def _add_method(group: "argparse._ArgumentGroup") -> None:
         nargs="*",
         metavar="PEER",
         help=f"of {', '.join(name for name in names() if name != OURS)}, or fastconv:ALGORITHM "
-        "or torch:channels_last (default: all that are installed)",
+        "or torch:channels_last (default: all that are installed)"
+        + (elsewhere() and f"; {elsewhere()}"),
     )
     add(
         "--python-for",
@@ -147,12 +148,13 @@ def _start(
     wanted = args.peers
     if wanted is None:
         wanted = [name for name in known if name != OURS]
-        wanted += ["torch:channels_last"] * (args.layout == "NCHW")
+        wanted += ["torch:channels_last"] * ("torch" in known and args.layout == "NCHW")
+        report.notes += filter(None, [elsewhere()])
     greetings: dict[str, Mapping[str, Any]] = {}
     for label in dict.fromkeys([OURS, *wanted]):
         name, _, algorithm = label.partition(":")
         if name not in known:
-            raise ValueError(f"--peers has {name!r}, expected some of {', '.join(known)}")
+            raise ValueError(f"--peers has {name!r}, {_expected()}")
         algorithm = args.algorithm if label == OURS else algorithm or "auto"
         python = pythons.get(name, sys.executable)
         command = process.command(name, args.threads, algorithm, python)
@@ -240,9 +242,15 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _pythons(options: Sequence[str]) -> dict[str, str]:
     pairs = [option.partition("=") for option in options]
     for peer, equals, python in pairs:
-        if not (peer in names() and equals and python):
+        if not (peer and equals and python):
             raise ValueError(f"--python-for has {peer + equals + python!r}, expected PEER=PYTHON")
+        if peer not in names():
+            raise ValueError(f"--python-for has {peer!r}, {_expected()}")
     return {peer: python for peer, _, python in pairs}
+
+
+def _expected() -> str:
+    return "; ".join(filter(None, [f"expected some of {', '.join(names())}", elsewhere()]))
 
 
 def _positive(text: str) -> int:

@@ -194,15 +194,15 @@ def test_max_pool_that_tracks_its_source(
     if rectified:
         x = np.maximum(x, 0)
     want, indices = reference.max_pool(x, case.kernel_size, **case.geometry)
-    pool = getattr(ops, f"max_pool{axes}d_tracked")
-    grad = getattr(ops, f"max_pool{axes}d_tracked_grad")
+    pool = getattr(ops, f"max_pool{axes}d_offsets")
+    grad = getattr(ops, f"max_pool{axes}d_offsets_grad")
     keywords = {"rectified": rectified, **geometry}
-    y, source = backend.call(pool, to(layout, x), case.kernel_size, **keywords)
+    y, offsets = backend.call(pool, to(layout, x), case.kernel_size, **keywords)
     np.testing.assert_array_equal(channels_first(layout, y), want)
-    assert (source.shape, source.dtype) == (y.shape, np.uint8)
+    assert (offsets.shape, offsets.dtype) == (y.shape, np.uint8)
     dy = np.random.default_rng(6).integers(-4, 5, want.shape).astype("float32")
     shape, out = to(layout, x).shape, Guarded(to(layout, x).shape, "float32")
-    dx = backend.call(grad, to(layout, dy), source, shape, case.kernel_size, **geometry, out=out)
+    dx = backend.call(grad, to(layout, dy), offsets, shape, case.kernel_size, **geometry, out=out)
     if rectified:
         indices = np.where(want > 0, indices, -1)
     want_dx = reference.max_pool_grad(dy, indices, case.x)

@@ -228,28 +228,28 @@ def test_windows_too_large_for_bytes_track_indices() -> None:
     x = np.random.default_rng(4).integers(-9, 4, (2, 3, 19, 31)).astype("float32").clip(0)
     window = (17, 16)
     want, indices = reference.max_pool(x, window, stride=(2, 15))
-    y, source = ops.max_pool2d_tracked(x, window, stride=(2, 15), rectified=True)
+    y, offsets = ops.max_pool2d_offsets(x, window, stride=(2, 15), rectified=True)
     np.testing.assert_array_equal(y, want)
-    np.testing.assert_array_equal(source, np.where(want > 0, indices, -1))
-    dx = ops.max_pool2d_tracked_grad(y, source, x.shape, window, stride=(2, 15))
-    np.testing.assert_array_equal(dx, reference.max_pool_grad(y, source, x.shape))
+    np.testing.assert_array_equal(offsets, np.where(want > 0, indices, -1))
+    dx = ops.max_pool2d_offsets_grad(y, offsets, x.shape, window, stride=(2, 15))
+    np.testing.assert_array_equal(dx, reference.max_pool_grad(y, offsets, x.shape))
 
 
-def test_a_tracked_window_of_255_cells() -> None:
+def test_the_offsets_of_a_window_of_255_cells() -> None:
     x = np.zeros((1, 2, 15, 17), np.float32)
     x[0, 1, 14, 16] = 1
-    y, source = ops.max_pool2d_tracked(x, (15, 17))
-    np.testing.assert_array_equal(source[0, :, 0, 0], [0, 254])
-    dx = ops.max_pool2d_tracked_grad(y, source, x.shape, (15, 17))
+    y, offsets = ops.max_pool2d_offsets(x, (15, 17))
+    np.testing.assert_array_equal(offsets[0, :, 0, 0], [0, 254])
+    dx = ops.max_pool2d_offsets_grad(y, offsets, x.shape, (15, 17))
     np.testing.assert_array_equal(dx, x)
 
 
-def test_what_was_tracked_must_fit_the_pool() -> None:
+def test_offsets_must_fit_the_pool() -> None:
     x = np.zeros((2, 3, 6, 8), np.float32)
-    y, source = ops.max_pool2d_tracked(x, 2)
+    y, offsets = ops.max_pool2d_offsets(x, 2)
     with pytest.raises(
         ValueError, match=r"offsets has shape \(2, 3, 3, 3\), expected \(2, 3, 3, 4\)"
     ):
-        ops.max_pool2d_tracked_grad(y, source[..., 1:], x.shape, 2)
+        ops.max_pool2d_offsets_grad(y, offsets[..., 1:], x.shape, 2)
     with pytest.raises(ValueError, match=r"dy has shape \(2, 3, 3, 4\), expected \(2, 3, 2, 4\)"):
-        ops.max_pool2d_tracked_grad(y, source, x.shape, (3, 2))
+        ops.max_pool2d_offsets_grad(y, offsets, x.shape, (3, 2))

@@ -268,33 +268,33 @@ def test_batch_norm_writes_over_no_input() -> None:
 
 
 @pytest.mark.parametrize("window", [2, 17])  # by bytes, and by indices
-def test_tracked_max_pool_takes_lists_and_holds_out_against_source(
+def test_max_pool_offsets_takes_lists_and_holds_out_against_offsets(
     window: int, rng: np.random.Generator
 ) -> None:
     x = rng.standard_normal((2, 3, 2 * window, 2 * window), np.float32)
-    y, source = ops.max_pool2d_tracked(x, window)
-    assert source.dtype == (np.uint8 if window == 2 else np.int64)
+    y, offsets = ops.max_pool2d_offsets(x, window)
+    assert offsets.dtype == (np.uint8 if window == 2 else np.int64)
     dy = rng.standard_normal(y.shape, np.float32)
-    want = ops.max_pool2d_tracked_grad(dy, source, x.shape, window)
-    got = ops.max_pool2d_tracked_grad(dy, source, list(x.shape), [window, window])
+    want = ops.max_pool2d_offsets_grad(dy, offsets, x.shape, window)
+    got = ops.max_pool2d_offsets_grad(dy, offsets, list(x.shape), [window, window])
     np.testing.assert_array_equal(got, want)
     memory = np.zeros(x.size, np.int64)
-    place, out = memory.view(source.dtype)[: source.size], memory.view(np.float32)[: x.size]
-    place[...] = source.ravel()
-    with pytest.raises(ValueError, match=r"out shares memory with (source|indices)"):
-        ops.max_pool2d_tracked_grad(
-            dy, place.reshape(source.shape), x.shape, window, out=out.reshape(x.shape)
+    place, out = memory.view(offsets.dtype)[: offsets.size], memory.view(np.float32)[: x.size]
+    place[...] = offsets.ravel()
+    with pytest.raises(ValueError, match=r"out shares memory with (offsets|indices)"):
+        ops.max_pool2d_offsets_grad(
+            dy, place.reshape(offsets.shape), x.shape, window, out=out.reshape(x.shape)
         )
     with pytest.raises(ValueError, match="input_shape must have 4 entries"):
-        ops.max_pool2d_tracked_grad(dy, source, x.shape[1:], window)
+        ops.max_pool2d_offsets_grad(dy, offsets, x.shape[1:], window)
 
 
-def test_tracked_max_pool_by_indices_writes_into_out(rng: np.random.Generator) -> None:
+def test_max_pool_offsets_by_indices_writes_into_out(rng: np.random.Generator) -> None:
     x = rng.standard_normal((1, 2, 34, 34), np.float32)
-    y, source = ops.max_pool2d_tracked(x, 17)
-    out = np.empty_like(y), np.empty_like(source)
-    got = ops.max_pool2d_tracked(x, 17, out=out)
+    y, offsets = ops.max_pool2d_offsets(x, 17)
+    out = np.empty_like(y), np.empty_like(offsets)
+    got = ops.max_pool2d_offsets(x, 17, out=out)
     assert got[0] is out[0]
     assert got[1] is out[1]
     np.testing.assert_array_equal(out[0], y)
-    np.testing.assert_array_equal(out[1], source)
+    np.testing.assert_array_equal(out[1], offsets)

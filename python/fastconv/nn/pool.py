@@ -37,7 +37,7 @@ class _Pool(Layer):
 
 
 class _MaxPool(_Pool):
-    _tracked: ClassVar[tuple[Callable[..., Any], ...]]
+    _with_offsets: ClassVar[tuple[Callable[..., Any], ...]]
     _can_rectify_grad = True
 
     def __init__(
@@ -66,20 +66,25 @@ class _MaxPool(_Pool):
             self._saved = None
             return self._compute(self._ops[0], x, kernel_size=self.kernel_size, **self.geometry)
         y: Array
-        y, source = self._compute(
-            self._tracked[0],
+        y, offsets = self._compute(
+            self._with_offsets[0],
             x,
             kernel_size=self.kernel_size,
             rectified=self._rectifies_grad,
             **self.geometry,
         )
-        self._saved = (source, x.shape)
+        self._saved = (offsets, x.shape)
         return y
 
     def backward(self, dy: Array) -> Array:
-        source, input_shape = self._recall()
+        offsets, input_shape = self._recall()
         return self._compute(
-            self._tracked[1], dy, source, input_shape, kernel_size=self.kernel_size, **self.geometry
+            self._with_offsets[1],
+            dy,
+            offsets,
+            input_shape,
+            kernel_size=self.kernel_size,
+            **self.geometry,
         )
 
     def extra_repr(self) -> str:
@@ -90,7 +95,7 @@ class MaxPool1d(_MaxPool):
     """The largest value of each window of lines (N, C, W); the options are those of `MaxPool2d`."""
 
     _ops = ops.max_pool1d, ops.max_pool1d_grad
-    _tracked = ops.max_pool1d_tracked, ops.max_pool1d_tracked_grad
+    _with_offsets = ops.max_pool1d_offsets, ops.max_pool1d_offsets_grad
     _axes = 1
 
     def __init__(
@@ -107,14 +112,14 @@ class MaxPool2d(_MaxPool):
     """
 
     _ops = ops.max_pool2d, ops.max_pool2d_grad
-    _tracked = ops.max_pool2d_tracked, ops.max_pool2d_tracked_grad
+    _with_offsets = ops.max_pool2d_offsets, ops.max_pool2d_offsets_grad
 
 
 class MaxPool3d(_MaxPool):
     """The largest value of each window of volumes (N, C, D, H, W); otherwise `MaxPool2d`."""
 
     _ops = ops.max_pool3d, ops.max_pool3d_grad
-    _tracked = ops.max_pool3d_tracked, ops.max_pool3d_tracked_grad
+    _with_offsets = ops.max_pool3d_offsets, ops.max_pool3d_offsets_grad
     _axes = 3
 
     def __init__(

@@ -50,12 +50,12 @@ from ._dense import column_sum as column_sum
 from ._dense import matmul as matmul
 from ._dense import relu as relu
 from ._dense import relu_grad as relu_grad
-from ._max_pool_tracked import max_pool1d_tracked as max_pool1d_tracked
-from ._max_pool_tracked import max_pool1d_tracked_grad as max_pool1d_tracked_grad
-from ._max_pool_tracked import max_pool2d_tracked as max_pool2d_tracked
-from ._max_pool_tracked import max_pool2d_tracked_grad as max_pool2d_tracked_grad
-from ._max_pool_tracked import max_pool3d_tracked as max_pool3d_tracked
-from ._max_pool_tracked import max_pool3d_tracked_grad as max_pool3d_tracked_grad
+from ._max_pool_offsets import max_pool1d_offsets as max_pool1d_offsets
+from ._max_pool_offsets import max_pool1d_offsets_grad as max_pool1d_offsets_grad
+from ._max_pool_offsets import max_pool2d_offsets as max_pool2d_offsets
+from ._max_pool_offsets import max_pool2d_offsets_grad as max_pool2d_offsets_grad
+from ._max_pool_offsets import max_pool3d_offsets as max_pool3d_offsets
+from ._max_pool_offsets import max_pool3d_offsets_grad as max_pool3d_offsets_grad
 from .avg_pool import *
 from .conv import *
 from .conv_transpose import *

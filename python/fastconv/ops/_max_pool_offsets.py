@@ -26,7 +26,7 @@ from .options import (
 _MOST_TAPS = 255  # of a window: their numbers are bytes, and one of these says that there is none
 
 
-def _tracked(
+def _with_offsets(
     axes: int,
     x: Any,
     kernel_size: AxisArgument,
@@ -36,120 +36,120 @@ def _tracked(
     backend, (x,) = resolve("x", x)
     geometry, shape, out = max_pool_call(axes, x.shape, kernel_size, **options)
     by_byte = math.prod(per_axis(kernel_size, "kernel_size", axes)) <= _MOST_TAPS
-    y, source = (None, None) if out is None else out
+    y, offsets = (None, None) if out is None else out
     y = output(y, backend, shape, x.dtype, "x", x)
-    source = output(source, backend, shape, np.uint8 if by_byte else np.int64, "x, y", x, y)
+    offsets = output(offsets, backend, shape, np.uint8 if by_byte else np.int64, "x, y", x, y)
     if by_byte:
-        backend.kernels.max_pool_offsets_fprop(geometry, x, y, source, rectified)
+        backend.kernels.max_pool_offsets_fprop(geometry, x, y, offsets, rectified)
     else:
-        backend.kernels.max_pool_fprop(geometry, x, y, source)
+        backend.kernels.max_pool_fprop(geometry, x, y, offsets)
         if rectified:
-            source[~(y > 0)] = -1
-    return y, source
+            offsets[~(y > 0)] = -1
+    return y, offsets
 
 
-def _tracked_grad(
+def _offsets_grad(
     axes: int,
     dy: A,
-    source: Any,
+    offsets: Any,
     input_shape: Iterable[int],
     kernel_size: AxisArgument,
     options: MaxPoolOptions[Any, A],
 ) -> A:
-    backend, (dy, source) = resolve("dy, source", dy, source)
+    backend, (dy, offsets) = resolve("dy, offsets", dy, offsets)
     x_shape = shape_of(input_shape, "input_shape", axes)
     geometry, _, out = max_pool_call(axes, x_shape, kernel_size, **options)
-    if source.dtype != np.uint8:
+    if offsets.dtype != np.uint8:
         plain: Any = {key: value for key, value in options.items() if key in ("layout", "out")}
-        dx: A = _max_pool_grad(axes, dy, source, x_shape, plain)
+        dx: A = _max_pool_grad(axes, dy, offsets, x_shape, plain)
         return dx
-    dx = output(out, backend, x_shape, dy.dtype, "dy, source", dy, source)
-    backend.kernels.max_pool_offsets_dgrad(geometry, dy, source, dx)
+    dx = output(out, backend, x_shape, dy.dtype, "dy, offsets", dy, offsets)
+    backend.kernels.max_pool_offsets_dgrad(geometry, dy, offsets, dx)
     return dx
 
 
 @listing(1, max_pool_call, sum_pool_call)
-def max_pool1d_tracked(
+def max_pool1d_offsets(
     x: A,
     kernel_size: AxisArgument,
     *,
     rectified: bool = False,
     **options: Unpack[MaxPoolOptions[Lines, tuple[A, Any]]],
 ) -> tuple[A, Any]:
-    """max_pool1d and, for max_pool1d_tracked_grad, where the maxima were: (y, source).
+    """max_pool1d and, for max_pool1d_offsets_grad, where the maxima were: (y, offsets).
 
-    `source` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
+    `offsets` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
     or, if windows have more than 255 cells, max_pool1d's indices. With `rectified` x must be the
-    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have no source.
+    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have none.
     """
-    return _tracked(1, x, kernel_size, rectified, options)
+    return _with_offsets(1, x, kernel_size, rectified, options)
 
 
 @listing(2, max_pool_call, sum_pool_call)
-def max_pool2d_tracked(
+def max_pool2d_offsets(
     x: A,
     kernel_size: AxisArgument,
     *,
     rectified: bool = False,
     **options: Unpack[MaxPoolOptions[Images, tuple[A, Any]]],
 ) -> tuple[A, Any]:
-    """max_pool2d and, for max_pool2d_tracked_grad, where the maxima were: (y, source).
+    """max_pool2d and, for max_pool2d_offsets_grad, where the maxima were: (y, offsets).
 
-    `source` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
+    `offsets` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
     or, if windows have more than 255 cells, max_pool2d's indices. With `rectified` x must be the
-    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have no source.
+    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have none.
     """
-    return _tracked(2, x, kernel_size, rectified, options)
+    return _with_offsets(2, x, kernel_size, rectified, options)
 
 
 @listing(3, max_pool_call, sum_pool_call)
-def max_pool3d_tracked(
+def max_pool3d_offsets(
     x: A,
     kernel_size: AxisArgument,
     *,
     rectified: bool = False,
     **options: Unpack[MaxPoolOptions[Volumes, tuple[A, Any]]],
 ) -> tuple[A, Any]:
-    """max_pool3d and, for max_pool3d_tracked_grad, where the maxima were: (y, source).
+    """max_pool3d and, for max_pool3d_offsets_grad, where the maxima were: (y, offsets).
 
-    `source` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
+    `offsets` has the shape of y and holds the cell's number in its window as a byte, 255 for none;
     or, if windows have more than 255 cells, max_pool3d's indices. With `rectified` x must be the
-    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have no source.
+    output of a ReLU, and the gradient is that of the ReLU's input: maxima of zero have none.
     """
-    return _tracked(3, x, kernel_size, rectified, options)
+    return _with_offsets(3, x, kernel_size, rectified, options)
 
 
 @listing(1, max_pool_call, sum_pool_call)
-def max_pool1d_tracked_grad(
+def max_pool1d_offsets_grad(
     dy: A,
-    source: Array,
+    offsets: Array,
     input_shape: Iterable[int],
     kernel_size: AxisArgument,
     **options: Unpack[MaxPoolOptions[Lines, A]],
 ) -> A:
-    """The gradient of sum(max_pool1d(x) * dy) by x, from `source` of max_pool1d_tracked."""
-    return _tracked_grad(1, dy, source, input_shape, kernel_size, options)
+    """The gradient of sum(max_pool1d(x) * dy) by x, from `offsets` of max_pool1d_offsets."""
+    return _offsets_grad(1, dy, offsets, input_shape, kernel_size, options)
 
 
 @listing(2, max_pool_call, sum_pool_call)
-def max_pool2d_tracked_grad(
+def max_pool2d_offsets_grad(
     dy: A,
-    source: Array,
+    offsets: Array,
     input_shape: Iterable[int],
     kernel_size: AxisArgument,
     **options: Unpack[MaxPoolOptions[Images, A]],
 ) -> A:
-    """The gradient of sum(max_pool2d(x) * dy) by x, from `source` of max_pool2d_tracked."""
-    return _tracked_grad(2, dy, source, input_shape, kernel_size, options)
+    """The gradient of sum(max_pool2d(x) * dy) by x, from `offsets` of max_pool2d_offsets."""
+    return _offsets_grad(2, dy, offsets, input_shape, kernel_size, options)
 
 
 @listing(3, max_pool_call, sum_pool_call)
-def max_pool3d_tracked_grad(
+def max_pool3d_offsets_grad(
     dy: A,
-    source: Array,
+    offsets: Array,
     input_shape: Iterable[int],
     kernel_size: AxisArgument,
     **options: Unpack[MaxPoolOptions[Volumes, A]],
 ) -> A:
-    """The gradient of sum(max_pool3d(x) * dy) by x, from `source` of max_pool3d_tracked."""
-    return _tracked_grad(3, dy, source, input_shape, kernel_size, options)
+    """The gradient of sum(max_pool3d(x) * dy) by x, from `offsets` of max_pool3d_offsets."""
+    return _offsets_grad(3, dy, offsets, input_shape, kernel_size, options)

@@ -103,7 +103,7 @@ TEST(padded_rows) {
             const int64_t src_stride = width * step + 1, out_stride = width + 5;
             // The first real cell is the array's first, the last one its last.
             const auto src =
-                integers<T>(random, end > begin ? (rows - 1) * src_stride + (end - begin - 1) * step + 1 : 0);
+                integers<T>(random, end > begin ? (rows - 1) * src_stride + (end - begin - 1) * step + 1 : 1);
             const T* first = src.data() - begin * step;
             Cells<T> out(rows * out_stride), expected = out;
             layout.copy_padded(out.data(), out_stride, width, first, src_stride, step, begin, end, rows, ahead);

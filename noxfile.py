@@ -91,7 +91,8 @@ def emulated(session: nox.Session) -> None:
 def cuda(session: nox.Session) -> None:
     """CUDA: the module for all GPUs, and its kernels on an emulated device, in every mode."""
     nvcc = os.environ.get("FASTCONV_CUDA") or ("ON" if shutil.which("nvcc") else "pypi")
-    wanted = (".[test,cuda13]", "--config-settings=cmake.define.FASTCONV_DEVICE_TESTS=ON")
+    wanted = [".[test,cuda13]", "--config-settings=cmake.define.FASTCONV_DEVICE_TESTS=ON"]
+    wanted += ["--config-settings=build-dir=build/cuda"]  # others may build the wheel meanwhile
     session.install(*wanted, *extra("dev"), *CUDA_TOOLS, env={"FASTCONV_CUDA": nvcc})
     where = "import fastconv._cuda as module; print(module.__file__)"
     module = session.run("python", "-c", where, silent=True)

@@ -22,13 +22,14 @@ InputRows<T> input_rows(const Plane<const T>& x, int64_t first) {
   return {x.data + first * x.row_stride, x.row_stride, -first, x.height - first};
 }
 
-// Calls body<kRows, whether all rows that these outputs read are real>(); a row by itself is not worth the question.
+// Calls body<kRows, whether all rows that these outputs read are real>().
 template <class T, int kStride, int kRows, class Body>
 [[gnu::always_inline]] inline void if_inside(const InputRows<T>& x, Body body) {
-  if constexpr (kRows > 1) {
-    if (x.begin <= 0 && x.end >= (kRows - 1) * kStride + 3) return body.template operator()<kRows, true>();
+  if (x.begin <= 0 && x.end >= (kRows - 1) * kStride + 3) {
+    body.template operator()<kRows, true>();
+  } else {
+    body.template operator()<kRows, false>();
   }
-  body.template operator()<kRows, false>();
 }
 
 // Calls visit(o, r, taps) for each of kRows rows of outputs and its filter rows: a row of x is read once for all the

@@ -243,12 +243,8 @@ class Lanes {
 #endif
   }
   [[gnu::always_inline]] void store_to(T* base, Vector<T> v) const {
-#if defined(__AVX2__)
     if (begin_ == 0) return store_lanes<T>(base, v, end_);
-#else
-    if (begin_ == 0 && end_ == kLanes<T>) return store<T>(base, v);
-#endif
-    store_some(base, v);
+    for (int i = begin_; i < end_; ++i) base[i] = v[i];
   }
   // As many bytes as these lanes, the others zero.
   template <class Byte>
@@ -265,9 +261,6 @@ class Lanes {
     Vector<T> v{};
     load_lanes<T>(v, base, begin_, end_);
     return v;
-  }
-  [[gnu::noinline]] void store_some(T* base, Vector<T> v) const {
-    for (int i = begin_; i < end_; ++i) base[i] = v[i];
   }
 
   int begin_, end_;
